@@ -70,4 +70,7 @@ struct ChainArgs {
 /// Runs the chain with the instructions of `isa`; the result does not depend on it.
 void dot_chain(Isa isa, const ChainArgs& args);
 
+/// The same by the oracle alone, one output at a time.
+void dot_chain_oracle(const ChainArgs& args);
+
 }  // namespace qf
