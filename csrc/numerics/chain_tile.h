@@ -9,54 +9,54 @@
 // Included only by chain_<isa>.cpp, inside an anonymous namespace: code compiled for one instruction set must not be
 // merged by the linker with code compiled for another.
 
-/// Columns of one vector: value[k * 16], exponent[k * 16] are V::lanes consecutive columns of a panel.
+/// V::lanes consecutive columns of a panel.
 struct Columns {
   const float* value;
-  const int32_t* exponent;
+  const int16_t* exponent;
   float* accumulator;  // first row
 };
 
 struct TileArgs {
   const ChainArgs* chain;
   const float* row_value;
-  const int32_t* row_exponent;
+  const int16_t* row_exponent;
   const Columns* columns;
 };
 
-constexpr int kLowest = -100, kHighest = 125;
+// Biased by 127, as all exponents below: -100 and 125.
+constexpr int kLowest = 27, kHighest = 252;
 
 template <class V, int L, Finish kFinish, int R, int C>
 struct Tile {
   using Float = typename V::Float;
   using Int = typename V::Int;
+  using Mask = typename V::Mask;
+  struct State {
+    Float acc[R][C];
+  };
 
   const TileArgs& args;
-  const int fraction;
+  const int fraction, floor;
   const int64_t ld;
-  Float acc[R][C];
 
   explicit Tile(const TileArgs& tile)
-      : args(tile), fraction(tile.chain->unit.fraction_bits), ld(tile.chain->rows.ld) {}
+      : args(tile),
+        fraction(tile.chain->unit.fraction_bits),
+        floor(kFinish == Finish::fp16_nearest_even ? tile.chain->unit.zero_exponent + 127 : kLowest),
+        ld(tile.chain->rows.ld) {}
 
-  // 16 or more terms of 25 fraction bits may pass 2^31: sum them in two halves and watch the signs of their sum.
+  // 16 terms of 25 fraction bits may pass 2^31: sum them in two halves and watch the signs of their sum.
   static constexpr int kHalf = L == 16 ? 8 : L;
 
-  void exact_step(int64_t k, int r, int c) {
-    alignas(64) float lanes[V::lanes];
-    V::store(lanes, acc[r][c]);
-    for (int lane = 0; lane < V::lanes; ++lane) {
-      lanes[lane] = chain_exact_step(args.chain->unit, args.row_value + r * ld + k,
-                                     args.columns[c].value + k * kPanelWidth + lane, L, lanes[lane]);
-    }
-    acc[r][c] = V::load(lanes);
+  /// The exponent field (bits 23 and up) of E, never below the floor.
+  Int largest_exponent(Int products, Float accumulator) const {
+    // bounded to nine bits, so that Inf and NaN still lie above kHighest after the shift
+    const Int bounded = V::min16(V::max16(V::max16(products, V::swap16(products)), V::set16(floor)), V::set16(255));
+    return V::max_unsigned(V::shift_to_field(bounded), V::exponent_field(accumulator));
   }
 
-  /// True when no lane needs the oracle. `products` is the largest exponent of the products alone.
-  static bool in_range(Int largest, Int products, Float accumulator) {
-    const auto outside = V::outside(largest, kLowest, kHighest);
-    if (!V::any(outside)) return true;
-    // lanes in which every term is zero are fine: any scale gives +0
-    return !V::any(V::and_not(outside, V::all_zero(products, accumulator)));
+  static Mask out_of_range(Int largest) {
+    return V::outside_field(largest, kFinish == Finish::fp16_nearest_even ? 1 : kLowest + 1, kHighest);
   }
 
   static Float finish(Int sum, Float unscale) {
@@ -67,38 +67,52 @@ struct Tile {
     }
   }
 
-  void step(int64_t k) {
+  /// The oracle for every output of this step, except where all terms are zero (any scale gives the right +0).
+  [[gnu::cold, gnu::noinline]] void exact_step(int64_t k, const State& before, State& after) const {
+    alignas(64) float lanes[V::lanes];
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) {
+        V::store(lanes, before.acc[r][c]);
+        for (int lane = 0; lane < V::lanes; ++lane) {
+          lanes[lane] = chain_exact_step(args.chain->unit, args.row_value + r * ld + k,
+                                         args.columns[c].value + k * kPanelWidth + lane, L, lanes[lane]);
+        }
+        after.acc[r][c] = V::load(lanes);
+      }
+  }
+
+  State step(int64_t k, const State& before) const {
+    // rows in threes: two base pointers and ld address all of them
+    const int16_t* const row_exponent[2] = {args.row_exponent + k, args.row_exponent + 3 * ld + k};
+    const float* const row_value[2] = {args.row_value + k, args.row_value + 3 * ld + k};
     Int products[R][C];
     for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) products[r][c] = V::set(kZeroExponent * 2);
-    for (int j = 0; j < L; ++j) {
+      for (int c = 0; c < C; ++c) products[r][c] = V::set16(2 * kZeroExponent);
+    for (int j = 0; j < L; j += 2) {
       Int weight[C];
       for (int c = 0; c < C; ++c) weight[c] = V::load_int(args.columns[c].exponent + (k + j) * kPanelWidth);
       for (int r = 0; r < R; ++r) {
-        const Int row = V::set(args.row_exponent[r * ld + k + j]);
-        for (int c = 0; c < C; ++c) products[r][c] = V::max(products[r][c], V::add(weight[c], row));
+        const Int row = V::set_pair(row_exponent[r / 3] + r % 3 * ld + j);
+        for (int c = 0; c < C; ++c) products[r][c] = V::max16(products[r][c], V::add16(weight[c], row));
       }
     }
-    Float scale[R][C], unscale[R][C], before[R][C];
+    Float scale[R][C], unscale[R][C];
     Int low[R][C], high[R][C];
-    bool fast[R][C];
-    const Int floor = V::set(kFinish == Finish::fp16_nearest_even ? args.chain->unit.zero_exponent : kLowest);
+    Mask outside{};
     for (int r = 0; r < R; ++r)
       for (int c = 0; c < C; ++c) {
-        Int largest = V::max(products[r][c], V::exponent(acc[r][c]));
-        fast[r][c] = in_range(largest, products[r][c], acc[r][c]);
-        largest = V::max(largest, floor);
-        scale[r][c] = V::power(V::sub(V::set(fraction), largest));
-        unscale[r][c] = V::power(V::sub(largest, V::set(fraction)));
-        before[r][c] = acc[r][c];
-        low[r][c] = V::truncate(V::mul(acc[r][c], scale[r][c]));
+        const Int largest = largest_exponent(products[r][c], before.acc[r][c]);
+        outside = V::mask_or(outside, out_of_range(largest));
+        scale[r][c] = V::as_float(V::sub(V::set((254 + fraction) << 23), largest));  // 2^(F - E)
+        unscale[r][c] = V::as_float(V::sub(largest, V::set(fraction << 23)));        // 2^(E - F)
+        low[r][c] = V::truncate(V::mul(before.acc[r][c], scale[r][c]));
         high[r][c] = V::set(0);
       }
     for (int j = 0; j < L; ++j) {
       Float weight[C];
       for (int c = 0; c < C; ++c) weight[c] = V::load(args.columns[c].value + (k + j) * kPanelWidth);
       for (int r = 0; r < R; ++r) {
-        const Float row = V::set(args.row_value[r * ld + k + j]);
+        const Float row = V::set(row_value[r / 3][r % 3 * ld + j]);
         for (int c = 0; c < C; ++c) {
           const Int term = V::truncate(V::mul(V::mul(weight[c], row), scale[r][c]));
           if (j < kHalf) {
@@ -109,44 +123,57 @@ struct Tile {
         }
       }
     }
+    State after;
+    Mask overflow{};
     for (int r = 0; r < R; ++r)
       for (int c = 0; c < C; ++c) {
-        const Int sum = L == kHalf ? low[r][c] : V::add(low[r][c], high[r][c]);
-        acc[r][c] = finish(sum, unscale[r][c]);
-        if (L != kHalf) fast[r][c] = fast[r][c] && !V::overflows(low[r][c], high[r][c], sum);
-        if (!fast[r][c]) [[unlikely]] {
-          acc[r][c] = before[r][c];
-          exact_step(k, r, c);
+        Int sum = low[r][c];
+        if constexpr (L != kHalf) {
+          sum = V::add(low[r][c], high[r][c]);
+          overflow = V::mask_or(overflow, V::overflows(low[r][c], high[r][c], sum));
         }
+        after.acc[r][c] = finish(sum, unscale[r][c]);
       }
+    if (V::any(V::mask_or(outside, overflow))) [[unlikely]] {
+      if (V::any(overflow) || !all_outside_are_zero(products, before)) exact_step(k, before, after);
+    }
+    return after;
   }
 
-  void fresh(int64_t k) {
-    Float total[R][C];
+  [[gnu::cold, gnu::noinline]] bool all_outside_are_zero(const Int (&products)[R][C], const State& before) const {
     for (int r = 0; r < R; ++r)
       for (int c = 0; c < C; ++c) {
-        total[r][c] = acc[r][c];
-        acc[r][c] = V::set(0.0f);
+        const Mask outside = out_of_range(largest_exponent(products[r][c], before.acc[r][c]));
+        if (V::any(V::and_not(outside, V::all_zero(products[r][c], before.acc[r][c])))) return false;
       }
-    for (int j = 0; j < 16; j += L) step(k + j);
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) acc[r][c] = V::add(total[r][c], acc[r][c]);
+    return true;
   }
 
-  void run() {
-    const ChainArgs& chain = *args.chain;
+  State fresh(int64_t k, const State& before) const {
+    State sum;
     for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) acc[r][c] = V::load(args.columns[c].accumulator + r * chain.accumulator_ld);
+      for (int c = 0; c < C; ++c) sum.acc[r][c] = V::set(0.0f);
+    for (int j = 0; j < 16; j += L) sum = step(k + j, sum);
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) sum.acc[r][c] = V::add(before.acc[r][c], sum.acc[r][c]);
+    return sum;
+  }
+
+  void run() const {
+    const ChainArgs& chain = *args.chain;
+    State state;
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) state.acc[r][c] = V::load(args.columns[c].accumulator + r * chain.accumulator_ld);
     for (int64_t i = 0; i < chain.walk.count; ++i) {
       const int64_t begin = chain.walk.start + i * chain.walk.stride, end = begin + chain.walk.length;
       if (chain.accumulate == Accumulate::carried) {
-        for (int64_t k = begin; k < end; k += L) step(k);
+        for (int64_t k = begin; k < end; k += L) state = step(k, state);
       } else {
-        for (int64_t k = begin; k < end; k += 16) fresh(k);
+        for (int64_t k = begin; k < end; k += 16) state = fresh(k, state);
       }
     }
     for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) V::store(args.columns[c].accumulator + r * chain.accumulator_ld, acc[r][c]);
+      for (int c = 0; c < C; ++c) V::store(args.columns[c].accumulator + r * chain.accumulator_ld, state.acc[r][c]);
   }
 };
 
@@ -165,7 +192,7 @@ void run_chain(const ChainArgs& args) {
     const int rows = V::tile_rows(args.row_count - row);
     for (int v = 0; v < vectors; ++v) {
       const int shift = v % kPerPanel * V::lanes;
-      columns[v] = {args.panels[v / kPerPanel].value + shift, args.panels[v / kPerPanel].exponent + shift,
+      columns[v] = {args.panels[v / kPerPanel].value + shift, args.panels[v / kPerPanel].exponent + 2 * shift,
                     args.accumulator + row * args.accumulator_ld + v * V::lanes};
     }
     for (int v = 0; v < vectors;) {
