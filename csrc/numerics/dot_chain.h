@@ -13,12 +13,8 @@
 namespace qf {
 
 inline constexpr int kPanelWidth = 16;
-/// Exponent of a zero: below every real one, and small enough to be added to itself.
-inline constexpr int32_t kZeroExponent = -100000;
-/// Exponent of Inf and NaN: sends the block to the slow path.
-inline constexpr int32_t kSpecialExponent = 50000;
-
-/// k = start + i * stride + j for i < count, 0 <= j < length; i outer. length is a multiple of 16, except for a K tail.
+/// k = start + i * stride + j for i < count, 0 <= j < length; i outer. start, length and stride are multiples
+/// of 16 (of the unit's step, and even, at least).
 struct KWalk {
   int64_t start;
   int64_t length;
@@ -26,34 +22,47 @@ struct KWalk {
   int64_t count;
 };
 
-/// Rows of the left operand: value[row * ld + k] holds numbers of the unit's input format, exponent the matching
-/// operand_exponent().
+/// Exponents are int16, so that a vector instruction handles two k at once. A zero lies below every real exponent, Inf and
+/// NaN above, and every sum of two of them stays recognisable: zero + zero < zero + real < real < special + zero.
+inline constexpr int kZeroExponent = -8000;
+inline constexpr int kSpecialExponent = 16000;
+
+/// Exponent of x as the matrix unit sees it: clamped to the format's smallest normal exponent `lowest`.
+QF_HD inline int16_t column_exponent(float x, int lowest) {
+  const uint32_t magnitude = float_bits(x) & 0x7FFFFFFFu;
+  if (magnitude == 0) return kZeroExponent;
+  if (magnitude >= 0x7F800000u) return kSpecialExponent;
+  const int exponent = static_cast<int>(magnitude >> 23) - 127;
+  return static_cast<int16_t>(exponent < lowest ? lowest : exponent);
+}
+
+/// The same with fp32's bias, which the sum of a row's and a column's exponent then has too.
+QF_HD inline int16_t row_exponent(float x, int lowest) { return static_cast<int16_t>(column_exponent(x, lowest) + 127); }
+
+/// Rows of the left operand, numbers of the unit's input format: value[row * ld + k], exponent[row * ld + k] = row_exponent
+/// of it. ld is even.
 struct ChainRows {
   const float* value;
-  const int32_t* exponent;
+  const int16_t* exponent;
   int64_t ld;
 };
 
-/// One panel of the right operand: value[k * 16 + column], exponent likewise.
+/// One panel of the right operand: value[k * 16 + column], exponent[panel_exponent_index(k, column)] = column_exponent of it.
 struct ChainPanel {
   const float* value;
-  const int32_t* exponent;
+  const int16_t* exponent;
 };
+
+/// Exponents of a panel lie in pairs of k: [K / 2][16][2].
+QF_HD inline int64_t panel_exponent_index(int64_t k, int column) {
+  return (k & ~int64_t{1}) * kPanelWidth + column * 2 + (k & 1);
+}
 
 /// What a chain does with its accumulator.
 enum class Accumulate : uint8_t {
   carried,    // c enters the fused sum of each step
   fresh_add,  // every 16 k: t = steps from +0, then acc = acc + t, rounded to nearest in fp32
 };
-
-/// Exponent of x as the matrix unit sees it (clamped to the format's smallest normal exponent `lowest`).
-QF_HD inline int32_t operand_exponent(float x, int lowest) {
-  const uint32_t magnitude = float_bits(x) & 0x7FFFFFFFu;
-  if (magnitude == 0) return kZeroExponent;
-  if (magnitude >= 0x7F800000u) return kSpecialExponent;
-  const int exponent = static_cast<int>(magnitude >> 23) - 127;
-  return exponent < lowest ? lowest : exponent;
-}
 
 struct ChainArgs {
   MatrixUnit unit;
@@ -69,5 +78,8 @@ struct ChainArgs {
 
 /// Runs the chain with the instructions of `isa`; the result does not depend on it.
 void dot_chain(Isa isa, const ChainArgs& args);
+
+/// The same by the oracle alone, one output at a time.
+void dot_chain_oracle(const ChainArgs& args);
 
 }  // namespace qf

@@ -1,0 +1,24 @@
+#include "engine/kv_cache.h"
+
+namespace qf {
+
+KvCache::KvCache(const ModelConfig& config, DType dtype, int64_t capacity) : capacity_(capacity) {
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    keys_.push_back(new_tensor(dtype, {capacity, config.kv_columns()}));
+    values_.push_back(new_tensor(dtype, {capacity, config.kv_columns()}));
+    panels_.push_back(dtype == DType::fp32 ? nullptr : std::make_unique<KeyValuePanels>(config.kv_heads, config.head_size));
+  }
+}
+
+void KvCache::advance(int64_t count) {
+  require(length_ + count <= capacity_, "key-value cache: ", length_ + count, " tokens, room for ", capacity_);
+  length_ += count;
+}
+
+void KvCache::store(int64_t layer, const at::Tensor& keys, const at::Tensor& values) {
+  const int64_t count = keys.size(0), first = length_ - count;
+  keys_[static_cast<size_t>(layer)].narrow(0, first, count).copy_(keys);
+  values_[static_cast<size_t>(layer)].narrow(0, first, count).copy_(values);
+}
+
+}  // namespace qf

@@ -1,0 +1,45 @@
+#include "engine/linear.h"
+
+#include "kernels/emulate/emulate_gemm.h"
+#include "kernels/table.h"
+
+namespace qf {
+namespace {
+
+/// splitmix64 (Steele, Lea, Flood 2014): one well-mixed word per call.
+uint64_t mix(uint64_t seed, uint64_t call) {
+  uint64_t z = seed + (call + 1) * 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+}  // namespace
+
+Linear::Linear(std::string kernel, KernelOptions options, PackedWeight weight, at::Tensor bias)
+    : kernel_(std::move(kernel)), options_(options), weight_(std::move(weight)), bias_(std::move(bias)) {
+  options_.dense = weight_.is_dense();
+  options_.bias = bias_.defined();
+  require(!bias_.defined() || (bias_.dim() == 1 && bias_.size(0) == weight_.n), "bias: expected ", weight_.n, " values");
+}
+
+const Plan& Linear::plan(const Machine& machine, DType dtype, int64_t m) {
+  auto found = plans_.find(m);
+  if (found == plans_.end()) {
+    const Problem problem{m, weight_.n, weight_.k, weight_.group, kernel_format(dtype)};
+    found = plans_.emplace(m, make_plan(kernel_, problem, machine.device, options_)).first;
+  }
+  return found->second;
+}
+
+at::Tensor Linear::run(const Machine& machine, DType dtype, const at::Tensor& x, uint64_t call) {
+  const int64_t m = x.size(0);
+  require(x.dim() == 2 && x.size(1) == weight_.k && x.stride(1) == 1, "linear layer: expected rows of ", weight_.k, " values");
+  at::Tensor out = new_tensor(dtype, {m, weight_.n});
+  const GemmArgs args{x.data_ptr(), x.stride(0), bias_.defined() ? bias_.data_ptr() : nullptr, out.data_ptr(), weight_.n};
+  const ExecutorContext context{machine.isa, machine.pool, mix(machine.seed, call), machine.deterministic};
+  emulate_gemm(plan(machine, dtype, m), weight_, args, context);
+  return out;
+}
+
+}  // namespace qf

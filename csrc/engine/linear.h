@@ -1,0 +1,39 @@
+// A linear layer: the only place where a tensor becomes GemmArgs.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "engine/machine.h"
+#include "engine/tensors.h"
+#include "kernels/gemm.h"
+#include "kernels/pack/packed_weight.h"
+
+namespace qf {
+
+class Linear {
+ public:
+  /// kernel: a name of kernels.def. bias: [n] in the activations' dtype, or an undefined tensor.
+  Linear(std::string kernel, KernelOptions options, PackedWeight weight, at::Tensor bias);
+
+  /// x: [m, k], rows contiguous; returns [m, n] of x's dtype. `call` numbers the call: with the machine's seed it draws the
+  /// order of racing sums.
+  at::Tensor run(const Machine& machine, DType dtype, const at::Tensor& x, uint64_t call);
+
+  /// The plan for m rows (made once per m).
+  const Plan& plan(const Machine& machine, DType dtype, int64_t m);
+  /// Plans made so far, by number of rows.
+  const std::map<int64_t, Plan>& plans() const { return plans_; }
+  const std::string& kernel() const { return kernel_; }
+  const PackedWeight& weight() const { return weight_; }
+
+ private:
+  std::string kernel_;
+  KernelOptions options_;
+  PackedWeight weight_;
+  at::Tensor bias_;
+  std::map<int64_t, Plan> plans_;
+};
+
+}  // namespace qf

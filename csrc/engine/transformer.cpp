@@ -1,0 +1,189 @@
+#include "engine/transformer.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace qf {
+namespace {
+
+std::byte* bytes(const at::Tensor& tensor) { return static_cast<std::byte*>(tensor.data_ptr()); }
+
+}  // namespace
+
+Transformer::Transformer(ModelConfig config, DType dtype, OperatorSet operators, Machine machine, ModelWeights weights)
+    : config_(config), dtype_(dtype), operators_(operators), machine_(machine), weights_(std::move(weights)) {
+  require(static_cast<int64_t>(weights_.layers.size()) == config_.layers, "model: ", weights_.layers.size(),
+          " layers given, the configuration says ", config_.layers);
+  require(weights_.lm_head != nullptr, "model: lm_head is missing");
+}
+
+void Transformer::reseed(uint64_t seed) {
+  machine_.seed = seed;
+  calls_ = 0;
+}
+
+Transformer::Batch Transformer::make_batch(const std::vector<Segment>& segments) const {
+  Batch batch{0, {}, {}, &segments};
+  for (const Segment& segment : segments) {
+    const int64_t first = segment.cache->length();
+    require(first + segment.count <= positions(), "sequence of ", first + segment.count, " tokens: the model has ", positions(),
+            " positions");
+    for (int64_t i = 0; i < segment.count; ++i) {
+      const int64_t id = segment.ids[i];
+      require(id >= 0 && id < config_.vocabulary, "token id ", id, " at position ", first + i, ": the vocabulary has ",
+              config_.vocabulary, " entries");
+      batch.ids.push_back(id);
+      batch.positions.push_back(first + i);
+    }
+    batch.rows += segment.count;
+  }
+  return batch;
+}
+
+at::Tensor Transformer::embed(const Batch& batch) const {
+  at::Tensor out = new_tensor(dtype_, {batch.rows, config_.hidden});
+  if (weights_.embedding.defined()) {
+    operators_.embedding(machine_.operators(), {dtype_, weights_.embedding.data_ptr(), batch.ids.data(), out.data_ptr(),
+                                                config_.vocabulary, config_.hidden, batch.rows});
+    return out;
+  }
+  weights_.lm_head->weight().copy_rows(batch.ids.data(), batch.rows, kernel_format(dtype_), out.data_ptr());
+  return out;
+}
+
+at::Tensor Transformer::linear(Linear& layer, const at::Tensor& x) {
+  const Plan& plan = layer.plan(machine_, dtype_, x.size(0));
+  notes_.insert(plan.unconfirmed.begin(), plan.unconfirmed.end());
+  return layer.run(machine_, dtype_, x, calls_++);
+}
+
+void Transformer::norm(const at::Tensor& weight, at::Tensor& x) {
+  RmsNormArgs args{};
+  args.dtype = dtype_;
+  args.x = args.out = x.data_ptr();
+  args.weight = weight.data_ptr();
+  args.rows = x.size(0);
+  args.columns = args.stride = config_.hidden;
+  args.epsilon = config_.rms_epsilon;
+  operators_.rms_norm(machine_.operators(), args);
+  operators_.note(operators_.rms_norm_notes, args, notes_);
+}
+
+void Transformer::add_norm(const at::Tensor& weight, at::Tensor& x, at::Tensor& residual) {
+  const FusedAddRmsNormArgs args{dtype_,    x.data_ptr(),        residual.data_ptr(), weight.data_ptr(),   x.data_ptr(),
+                                 residual.data_ptr(), x.size(0), config_.hidden,      config_.rms_epsilon};
+  operators_.fused_add_rms_norm(machine_.operators(), args);
+  operators_.note(operators_.fused_add_rms_norm_notes, args, notes_);
+}
+
+void Transformer::head_norms(const LayerWeights& layer, at::Tensor& qkv) {
+  if (!layer.q_norm.defined()) return;
+  for (const bool key : {false, true}) {
+    RmsNormArgs args{};
+    args.dtype = dtype_;
+    args.x = args.out = bytes(qkv) + (key ? config_.q_columns() : 0) * dtype_bytes(dtype_);
+    args.weight = (key ? layer.k_norm : layer.q_norm).data_ptr();
+    args.inner_rows = key ? config_.kv_heads : config_.heads;
+    args.rows = qkv.size(0) * args.inner_rows;
+    args.columns = args.inner_stride = config_.head_size;
+    args.stride = config_.qkv_columns();
+    args.epsilon = config_.rms_epsilon;
+    operators_.rms_norm(machine_.operators(), args);
+    operators_.note(operators_.rms_norm_notes, args, notes_);
+  }
+}
+
+void Transformer::rotate(const Batch& batch, at::Tensor& qkv) {
+  for (const bool key : {false, true}) {
+    const RotaryArgs args{dtype_,
+                          batch.positions.data(),
+                          weights_.rotary_cache.data_ptr(),
+                          bytes(qkv) + (key ? config_.q_columns() : 0) * dtype_bytes(dtype_),
+                          batch.rows,
+                          key ? config_.kv_heads : config_.heads,
+                          config_.head_size,
+                          config_.qkv_columns(),
+                          positions()};
+    operators_.rotary(machine_.operators(), args);
+    operators_.note(operators_.rotary_notes, args, notes_);
+  }
+}
+
+at::Tensor Transformer::attention(int64_t index, const Batch& batch, const at::Tensor& x) {
+  LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
+  at::Tensor qkv = linear(*layer.qkv, x);
+  head_norms(layer, qkv);
+  rotate(batch, qkv);
+  at::Tensor out = new_tensor(dtype_, {batch.rows, config_.q_columns()});
+  std::vector<AttentionSequence> sequences;
+  int64_t row = 0;
+  for (const Segment& segment : *batch.segments) {
+    const at::Tensor rows = qkv.narrow(0, row, segment.count);
+    segment.cache->store(index, rows.narrow(1, config_.q_columns(), config_.kv_columns()),
+                         rows.narrow(1, config_.q_columns() + config_.kv_columns(), config_.kv_columns()));
+    sequences.push_back({rows.data_ptr(), segment.cache->keys(index), segment.cache->values(index),
+                         out.narrow(0, row, segment.count).data_ptr(), segment.count, segment.cache->length(),
+                         segment.cache->panels(index)});
+    row += segment.count;
+  }
+  const MatrixUnit& unit = dtype_ == DType::bf16 ? machine_.device.bf16 : machine_.device.fp16;
+  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.head_size)));
+  const AttentionArgs args{dtype_,
+                           sequences.data(),
+                           static_cast<int64_t>(sequences.size()),
+                           config_.heads,
+                           config_.kv_heads,
+                           config_.head_size,
+                           config_.qkv_columns(),
+                           config_.kv_columns(),
+                           config_.kv_columns(),
+                           config_.q_columns(),
+                           scale,
+                           machine_.device.sm_count,
+                           unit};
+  operators_.attention(machine_.operators(), args);
+  operators_.note(operators_.attention_notes, args, notes_);
+  return linear(*layer.o, out);
+}
+
+at::Tensor Transformer::mlp(LayerWeights& layer, const at::Tensor& x) {
+  const at::Tensor gate_up = linear(*layer.gate_up, x);
+  at::Tensor hidden = new_tensor(dtype_, {x.size(0), config_.intermediate});
+  const SiluAndMulArgs args{dtype_, gate_up.data_ptr(), hidden.data_ptr(), x.size(0), config_.intermediate};
+  operators_.silu_and_mul(machine_.operators(), args);
+  operators_.note(operators_.silu_and_mul_notes, args, notes_);
+  return linear(*layer.down, hidden);
+}
+
+at::Tensor Transformer::forward(const std::vector<Segment>& segments) {
+  const Batch batch = make_batch(segments);
+  for (const Segment& segment : segments) segment.cache->advance(segment.count);
+  at::Tensor x = embed(batch);
+  at::Tensor residual = x.clone();
+  for (int64_t i = 0; i < config_.layers; ++i) {
+    LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
+    if (i == 0) {
+      norm(layer.input_norm, x);
+    } else {
+      add_norm(layer.input_norm, x, residual);
+    }
+    x = attention(i, batch, x);
+    add_norm(layer.post_attention_norm, x, residual);
+    x = mlp(layer, x);
+  }
+  add_norm(weights_.final_norm, x, residual);
+  return x;
+}
+
+at::Tensor Transformer::logits(const at::Tensor& hidden) { return linear(*weights_.lm_head, hidden); }
+
+std::vector<std::pair<std::string, const Linear*>> Transformer::linear_kinds() const {
+  const LayerWeights& layer = weights_.layers.front();
+  return {{"qkv_proj", layer.qkv.get()},
+          {"o_proj", layer.o.get()},
+          {"gate_up_proj", layer.gate_up.get()},
+          {"down_proj", layer.down.get()},
+          {"lm_head", weights_.lm_head.get()}};
+}
+
+}  // namespace qf
