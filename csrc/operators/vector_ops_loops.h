@@ -1,0 +1,82 @@
+// The loops behind vector_ops.h. Included once per instruction set by vector_ops*.cpp, which set the compiler's flags; in an
+// unnamed namespace, so that no copy for a larger instruction set can be linked in place of the baseline's.
+#include <cmath>
+#include <limits>
+
+#include "base/half.h"
+#include "numerics/dot_chain.h"
+#include "operators/vector_ops.h"
+
+namespace qf {
+namespace {
+
+inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
+
+void widen(DType dtype, const uint16_t* in, int64_t n, float* out) {
+  if (dtype == DType::bf16) {
+    for (int64_t i = 0; i < n; ++i) out[i] = bf16_to_float(in[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) out[i] = half_to_float(in[i]);
+  }
+}
+
+void narrow(DType dtype, const float* in, int64_t n, uint16_t* out) {
+  if (dtype == DType::bf16) {
+    for (int64_t i = 0; i < n; ++i) out[i] = float_to_bf16(in[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) out[i] = float_to_half(in[i]);
+  }
+}
+
+void round(DType dtype, float* values, int64_t n) {
+  if (dtype == DType::bf16) {
+    for (int64_t i = 0; i < n; ++i) values[i] = round_to_bf16(values[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) values[i] = round_to_half(values[i]);
+  }
+}
+
+float max(const float* in, int64_t n) {
+  float largest = -std::numeric_limits<float>::infinity();
+  for (int64_t i = 0; i < n; ++i) largest = in[i] > largest ? in[i] : largest;
+  return largest;
+}
+
+void row_exponents(const float* values, int64_t n, int lowest, int16_t* exponent) {
+  for (int64_t i = 0; i < n; ++i) exponent[i] = row_exponent(values[i], lowest);
+}
+
+void exp_parts(const SfuView& sfu, const float* in, float shift, int64_t n, float* scale, float* mantissa) {
+  constexpr float kRange = 252.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    const float x = in[i] - shift;
+    float a = std::fma(x, bits_float(0x3BBB989Du), 0.5f);
+    a = a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f;
+    // floor(a * 252) exactly: the rounded product can only have moved up to the next integer, which the fma shows.
+    float whole = std::floor(a * kRange);
+    if (std::fma(a, kRange, -whole) < 0.0f) whole -= 1.0f;
+    const float exponent = whole - 126.0f;
+    const float fraction =
+        std::fma(x, bits_float(0x32A57060u), std::fma(x, bits_float(0x3FB8AA3Bu), -exponent));
+    scale[i] = bits_float(static_cast<uint32_t>(static_cast<int32_t>(whole) + 1) << 23);
+    mantissa[i] = sfu.ex2(fraction);
+  }
+}
+
+void exp2_scaled(const SfuView& sfu, const float* in, float c, float offset, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = sfu.ex2(std::fma(flushed(in[i]), c, -offset));
+}
+
+void scale_flushed(float* values, int64_t n, float factor) {
+  for (int64_t i = 0; i < n; ++i) values[i] = flushed(flushed(values[i]) * factor);
+}
+
+void rotate(const float* x, const float* y, const float* cosine, const float* sine, int64_t n, float* out_x, float* out_y) {
+  for (int64_t i = 0; i < n; ++i) {
+    out_x[i] = std::fma(x[i], cosine[i], -(y[i] * sine[i]));
+    out_y[i] = std::fma(y[i], cosine[i], x[i] * sine[i]);
+  }
+}
+
+}  // namespace
+}  // namespace qf
