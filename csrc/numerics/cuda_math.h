@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "base/rounded.h"
 #include "numerics/special_function_unit.h"
 
 namespace qf {
@@ -27,7 +28,7 @@ QF_HD_INLINE ExpParts cuda_exp_parts(const SfuView& sfu, float x) {
 
 QF_HD_INLINE float cuda_expf(const SfuView& sfu, float x) {
   const ExpParts e = cuda_exp_parts(sfu, x);
-  return x != x ? bits_float(kSfuNan) : e.mantissa * e.scale;
+  return x != x ? bits_float(kSfuNan) : mul_rn(e.mantissa, e.scale);
 }
 
 /// c + expf(x) as compiled: one rounding for the multiplication by the scale and the addition.
@@ -55,7 +56,7 @@ QF_HD_INLINE float cuda_logf(float x) {
   r = fmaf(r, f, bits_float(0xBE7FFF22u));
   r = fmaf(r, f, bits_float(0x3EAAAA78u));
   r = fmaf(r, f, -0.5f);
-  r = fmaf(f * r, f, f);
+  r = fmaf(mul_rn(f, r), f, f);
   return fmaf(i, bits_float(0x3F317218u), r);
 }
 
@@ -80,31 +81,31 @@ QF_HD inline Log2Parts pow_log2(const SfuView& sfu, float a) {
   const float m = bits_float(bits - e);
   const float i = fmaf(static_cast<float>(static_cast<int32_t>(e)), 0x1p-23f, small ? -24.0f : 0.0f);
   const float g = m - 1.0f, inverse = sfu.rcp(m + 1.0f);
-  const float u = (g + g) * inverse;  // 2 (m - 1) / (m + 1)
-  const float v = u * u;
-  float t = g - u;
+  const float u = mul_rn(g + g, inverse);  // 2 (m - 1) / (m + 1)
+  const float v = mul_rn(u, u);
+  float t = add_rn(g, -u);
   t = fmaf(-u, g, t + t);
-  const float u_low = inverse * t;
+  const float u_low = mul_rn(inverse, t);
   float p = fmaf(bits_float(0x3A2C32E4u), v, bits_float(0x3B52E7DBu));
   p = fmaf(p, v, bits_float(0x3C93BB73u));
   p = fmaf(p, v, bits_float(0x3DF6384Fu));
-  p = p * v;
+  p = mul_rn(p, v);
   const float log2e = bits_float(0x3FB8AA3Bu);
   const float high = fmaf(u, log2e, i);
   float low = fmaf(u, log2e, i - high);
   low = fmaf(u_low, log2e, low);
   low = fmaf(u, bits_float(0x32A55E34u), low);
-  low = fmaf(p * 3.0f, u_low, low);
+  low = fmaf(mul_rn(p, 3.0f), u_low, low);
   low = fmaf(p, u, low);
-  const float hi = high + low;
-  return {hi, low + -(hi + -high)};
+  const float hi = add_rn(high, low);
+  return {hi, add_rn(low, -add_rn(hi, -high))};
 }
 
 /// 2^(hi + lo), hi's magnitude below 152 or the result is 0 or Inf.
 QF_HD inline float pow_exp2(float hi, float lo) {
   if (fabsf(hi) > 152.0f) return hi < 0.0f ? 0.0f : bits_float(0x7F800000u);
   const float whole = nearbyintf(hi);
-  const float f = lo + (hi - whole);
+  const float f = add_rn(lo, add_rn(hi, -whole));
   float r = fmaf(bits_float(0x391FCB8Eu), f, bits_float(0x3AAF85EDu));
   r = fmaf(r, f, bits_float(0x3C1D9856u));
   r = fmaf(r, f, bits_float(0x3D6357BBu));
@@ -112,8 +113,8 @@ QF_HD inline float pow_exp2(float hi, float lo) {
   r = fmaf(r, f, bits_float(0x3F317218u));
   r = fmaf(r, f, 1.0f);
   const uint32_t half = whole > 0.0f ? 0u : 0x83000000u;  // the scale in two steps, so that subnormal results round once
-  r = r * bits_float(half + 0x7F000000u);
-  return r * bits_float((static_cast<uint32_t>(static_cast<int32_t>(whole)) << 23) - half);
+  r = mul_rn(r, bits_float(half + 0x7F000000u));
+  return mul_rn(r, bits_float((static_cast<uint32_t>(static_cast<int32_t>(whole)) << 23) - half));
 }
 
 }  // namespace detail
@@ -130,7 +131,7 @@ QF_HD inline float cuda_powf(const SfuView& sfu, float x, float y) {
   }
   if (magnitude_y == 0x7F800000u && x == -1.0f) return 1.0f;
   const detail::Log2Parts l = detail::pow_log2(sfu, bits_float(magnitude_x));
-  const float product = l.hi * y;
+  const float product = mul_rn(l.hi, y);
   const float low = fmaf(l.lo, y, fmaf(l.hi, y, -product));
   const float result = detail::pow_exp2(product, low);
   if (x >= 0.0f) return result;

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "base/rounded.h"
 #include "numerics/special_function_unit.h"
 
 namespace qf {
@@ -51,7 +52,7 @@ QF_HD inline QuarterTurns reduce_large(float x) {
 QF_HD_INLINE QuarterTurns reduce_quarter_turns(float x) {
   const float magnitude = fabsf(x);
   if (magnitude >= 105615.0f) return reduce_large(x);
-  const int32_t quarter = static_cast<int32_t>(nearbyintf(x * bits_float(0x3F22F983u)));
+  const int32_t quarter = static_cast<int32_t>(nearbyintf(mul_rn(x, bits_float(0x3F22F983u))));
   const float whole = static_cast<float>(quarter);  // through an integer: never -0, which would lose the sign of x = -0
   float rest = fmaf(whole, bits_float(0xBFC90FDAu), x);
   rest = fmaf(whole, bits_float(0xB3A22168u), rest);
@@ -62,7 +63,7 @@ QF_HD_INLINE QuarterTurns reduce_quarter_turns(float x) {
 /// sin of the angle, from its quarter and rest: a sine or a cosine polynomial, with a sign.
 QF_HD_INLINE float sine_of_quarters(int32_t quarter, float rest) {
   const bool cosine = (quarter & 1) != 0;
-  const float s = rest * rest, scale = cosine ? 1.0f : rest;
+  const float s = mul_rn(rest, rest), scale = cosine ? 1.0f : rest;
   float p = cosine ? fmaf(bits_float(0x37CBAC00u), s, bits_float(0xBAB607EDu)) : bits_float(0xB94D4153u);
   p = fmaf(p, s, bits_float(cosine ? 0x3D2AAABBu : 0x3C0885E4u));
   p = fmaf(p, s, bits_float(cosine ? 0xBEFFFFFFu : 0xBE2AAAA8u));

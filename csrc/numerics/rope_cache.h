@@ -25,25 +25,25 @@ struct RopeScaling {
 
 /// i < dim / 2.
 QF_HD inline float rope_inverse_frequency(const SfuView& sfu, float theta, int dim, int i) {
-  const float exponent = static_cast<float>(2 * i) * (1.0f / static_cast<float>(dim));
+  const float exponent = mul_rn(static_cast<float>(2 * i), 1.0f / static_cast<float>(dim));
   return 1.0f / cuda_powf(sfu, theta, exponent);
 }
 
 QF_HD inline float rope_scaled_frequency(float frequency, const RopeScaling& scaling) {
   if (scaling.factor == 1.0f) return frequency;
-  const float wavelength = (1.0f / frequency) * 6.28318530717958647692f;
-  const float stretched = frequency * (1.0f / scaling.factor);
+  const float wavelength = mul_rn(1.0f / frequency, 6.28318530717958647692f);
+  const float shrink = 1.0f / scaling.factor;
   if (wavelength < scaling.original_max_position / scaling.high_freq_factor) return frequency;
   if (!(wavelength > scaling.original_max_position / scaling.low_freq_factor)) {
     const float span = scaling.high_freq_factor - scaling.low_freq_factor;
-    const float turns = (1.0f / wavelength) * scaling.original_max_position;
-    const float smooth = span == 0.0f ? 0.0f : (turns - scaling.low_freq_factor) * (1.0f / span);
-    return ((1.0f - smooth) * frequency) * (1.0f / scaling.factor) + smooth * frequency;
+    const float turns = mul_rn(1.0f / wavelength, scaling.original_max_position);
+    const float smooth = span == 0.0f ? 0.0f : mul_rn(add_rn(turns, -scaling.low_freq_factor), 1.0f / span);
+    return add_rn(mul_rn(mul_rn(1.0f - smooth, frequency), shrink), mul_rn(smooth, frequency));
   }
-  return stretched;
+  return mul_rn(frequency, shrink);
 }
 
-QF_HD inline float rope_angle(int64_t position, float frequency) { return static_cast<float>(position) * frequency; }
+QF_HD inline float rope_angle(int64_t position, float frequency) { return mul_rn(static_cast<float>(position), frequency); }
 
 /// The whole cache in fp32, before its rounding to the model's type: [positions][dim], cos in the first half of a row.
 std::vector<float> rope_cache(const SfuTables& sfu, float theta, int dim, int64_t positions, const RopeScaling& scaling);
