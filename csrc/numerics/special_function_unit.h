@@ -29,7 +29,7 @@ struct SfuCurve {
   const SfuPiece* pieces;   // [128]
   const uint64_t* carries;  // [2^17], bit i of the table at word i / 64, bit i % 64
 
-  QF_HD uint32_t at(uint32_t index) const {
+  QF_HD_INLINE uint32_t at(uint32_t index) const {
     const SfuPiece& p = pieces[index >> 16];
     const int64_t d = index & 0xFFFFu;
     const uint32_t base = static_cast<uint32_t>((p.c0 + d * (p.c1 + d * p.c2)) >> 38);
@@ -44,7 +44,7 @@ struct SfuLogCurve {
   const uint32_t* first;    // [2^17 + 1]
   const int8_t* residual;   // [2^23]
 
-  QF_HD uint32_t at(uint32_t index) const {
+  QF_HD_INLINE uint32_t at(uint32_t index) const {
     if (index < (1u << 19)) return nearest[index];
     const uint32_t block = index >> 6;
     const uint32_t rise = first[block + 1] - first[block];  // tables of magnitudes rise with the distance from 1
@@ -57,15 +57,15 @@ struct SfuView {
   SfuCurve ex2_curve, rcp_curve, rsqrt_even, rsqrt_odd;
   SfuLogCurve lg2_above, lg2_below;  // [1, 2): index = fraction; [1/2, 1): index = 2^23 - 1 - fraction
 
-  QF_HD float ex2(float x) const;
-  QF_HD float rcp(float x) const;
-  QF_HD float rsqrt(float x) const;
+  QF_HD_INLINE float ex2(float x) const;
+  QF_HD_INLINE float rcp(float x) const;
+  QF_HD_INLINE float rsqrt(float x) const;
   /// Confirmed for [1/2, 2^17); outside by the same rule (exact sum cut toward zero), which no recording of ours covers.
-  QF_HD float lg2(float x) const;
+  QF_HD_INLINE float lg2(float x) const;
 };
 
 /// ex2 for x in [-252, 128), without the checks of SfuView::ex2 (softmax calls it millions of times).
-QF_HD inline float sfu_ex2_finite(const SfuCurve& curve, float x) {
+QF_HD_INLINE float sfu_ex2_finite(const SfuCurve& curve, float x) {
   // v = floor(x * 2^23) for x >= 0; below zero the one's complement of floor(|x| * 2^23), except for whole numbers
   const int32_t t = static_cast<int32_t>(x * 0x1p23f);
   const int32_t v = t - static_cast<int32_t>(t < 0 && (t & 0x7FFFFF) != 0);
@@ -75,13 +75,13 @@ QF_HD inline float sfu_ex2_finite(const SfuCurve& curve, float x) {
   return field <= 0 ? 0.0f : bits_float(bits + (static_cast<uint32_t>(exponent) << 23));
 }
 
-QF_HD inline float SfuView::ex2(float x) const {
+QF_HD_INLINE float SfuView::ex2(float x) const {
   if (x >= -252.0f && x < 128.0f) return sfu_ex2_finite(ex2_curve, x);
   if (x != x) return bits_float(kSfuNan);
   return x < 0.0f ? 0.0f : bits_float(0x7F800000u);
 }
 
-QF_HD inline float SfuView::rcp(float x) const {
+QF_HD_INLINE float SfuView::rcp(float x) const {
   const uint32_t bits = float_bits(x), sign = bits & 0x80000000u, magnitude = bits & 0x7FFFFFFFu;
   if (magnitude < 0x00800000u) return bits_float(sign | 0x7F800000u);
   if (magnitude >= 0x7F800000u) return bits_float(magnitude == 0x7F800000u ? sign : kSfuNan);
@@ -90,7 +90,7 @@ QF_HD inline float SfuView::rcp(float x) const {
   return bits_float(sign | (result < 0x00800000 ? 0u : static_cast<uint32_t>(result)));
 }
 
-QF_HD inline float SfuView::rsqrt(float x) const {
+QF_HD_INLINE float SfuView::rsqrt(float x) const {
   const uint32_t bits = float_bits(x);
   if ((bits & 0x7FFFFFFFu) < 0x00800000u) return bits_float((bits & 0x80000000u) | 0x7F800000u);
   if (bits >= 0x7F800000u) return bits_float(bits == 0x7F800000u ? 0u : kSfuNan);  // +Inf; NaN and every negative number
@@ -100,7 +100,7 @@ QF_HD inline float SfuView::rsqrt(float x) const {
 }
 
 /// whole + part cut toward zero to fp32, both >= 0, whole < 128.
-QF_HD inline float sfu_sum_toward_zero(int whole, float part) {
+QF_HD_INLINE float sfu_sum_toward_zero(int whole, float part) {
   const double sum = static_cast<double>(whole) + static_cast<double>(part);  // exact: part has no bit below 2^-45
   uint64_t bits;
   memcpy(&bits, &sum, sizeof bits);
@@ -110,7 +110,7 @@ QF_HD inline float sfu_sum_toward_zero(int whole, float part) {
   return static_cast<float>(cut);
 }
 
-QF_HD inline float SfuView::lg2(float x) const {
+QF_HD_INLINE float SfuView::lg2(float x) const {
   const uint32_t bits = float_bits(x);
   if ((bits & 0x7FFFFFFFu) < 0x00800000u) return bits_float(0xFF800000u);
   if (bits >= 0x7F800000u) return bits_float(bits == 0x7F800000u ? bits : kSfuNan);
