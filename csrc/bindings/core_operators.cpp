@@ -108,8 +108,8 @@ py::tuple fused_add_rms_norm(Runtime& runtime, const std::string& dtype_text, co
   return py::make_tuple(out, sum);
 }
 
-py::array rotary_cache(Runtime& runtime, const std::string& dtype_text, double theta, int64_t head_size, int64_t positions,
-                       double factor, double low, double high, int64_t original) {
+py::array rotary_cache(Runtime& runtime, const std::string& dtype_text, float theta, int64_t head_size, int64_t positions,
+                       float factor, float low, float high, float original) {
   const DType dtype = parse_dtype(dtype_text);
   require(head_size > 0 && head_size % 2 == 0 && positions > 0, "rotary cache of ", positions, " positions, head size ", head_size);
   py::array out = empty(dtype, {positions, head_size});

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <vector>
 
+#include "numerics/cuda_math.h"
 #include "operators/block_reduce.h"
 #include "operators/log_softmax.h"
 #include "operators/vector_ops.h"
@@ -11,20 +12,6 @@ namespace {
 
 constexpr int kThreads = 1024;
 constexpr int kVector = 8;
-
-/// CUDA's logf for normal positive numbers.
-float cuda_logf(float a) {
-  const uint32_t exponent = (float_bits(a) - 0x3F2AAAABu) & 0xFF800000u;
-  const float i = static_cast<float>(static_cast<int32_t>(exponent)) * 0x1p-23f;
-  const float f = bits_float(float_bits(a) - exponent) - 1.0f;
-  constexpr uint32_t kCoefficients[] = {0xBE055027u, 0x3E1039F6u, 0xBDF8CDCCu, 0x3E0F2955u, 0xBE2AD8B9u,
-                                        0x3E4CED0Bu, 0xBE7FFF22u, 0x3EAAAA78u, 0xBF000000u};
-  float r = bits_float(kCoefficients[0]);
-  for (int k = 1; k < 9; ++k) r = std::fma(r, f, bits_float(kCoefficients[k]));
-  r = f * r;
-  r = std::fma(r, f, f);
-  return std::fma(i, bits_float(0x3F317218u), r);
-}
 
 /// Each thread's sum over its vectors t, t + 1024, ..., then two rounds of warp shuffles.
 float exp_sum(const float* scale, const float* mantissa, int64_t columns) {

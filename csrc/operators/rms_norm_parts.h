@@ -4,6 +4,7 @@
 #include <numeric>
 #include <string>
 
+#include "numerics/cuda_math.h"
 #include "operators/context.h"
 
 namespace qf {
@@ -14,16 +15,10 @@ inline int thread_limit(int64_t rows) { return rows < 256 ? 1024 : 256; }
 /// Elements a thread reads at once: 16 bytes where the row length allows.
 inline int64_t vector_length(int64_t columns) { return std::gcd<int64_t>(8, columns); }
 
-/// rsqrtf: the special-function unit flushes subnormal inputs, so small ones are scaled around it.
-inline float rsqrt_full_range(const SfuView& sfu, float x) {
-  if (x < 0x1p-126f) return sfu.rsqrt(x * 0x1p24f) * 4096.0f;
-  return sfu.rsqrt(x);
-}
-
 /// out = (x * s) * weight, rounded once to the storage format.
 inline void apply_norm(const SfuView& sfu, float square_total, int64_t columns, float epsilon, const float* weight, float* x) {
   const float variance = square_total / static_cast<float>(columns);
-  const float s = rsqrt_full_range(sfu, variance + epsilon);
+  const float s = cuda_rsqrtf(sfu, variance + epsilon);
   for (int64_t i = 0; i < columns; ++i) x[i] = (x[i] * s) * weight[i];
 }
 

@@ -1,24 +1,17 @@
 // The table of cosines and sines that rotary reads.
 #pragma once
 
+#include "numerics/rope_cache.h"
 #include "operators/context.h"
 
 namespace qf {
 
-/// Llama 3's change of the frequencies; factor 1 means none.
-struct RopeScaling {
-  double factor = 1.0;
-  double low_frequency_factor = 1.0;
-  double high_frequency_factor = 4.0;
-  int64_t original_positions = 8192;
-};
-
 struct RotaryCacheArgs {
   DType dtype;          // fp32 for the fp32 definition
-  double theta;
+  float theta;
   int64_t head_size;
   int64_t positions;
-  RopeScaling scaling;
+  RopeScaling scaling;  // factor 1: none
   void* out;            // [positions][head_size]: cosines of the head_size / 2 pairs, then their sines
 };
 

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/half.h"
+#include "numerics/cuda_math.h"
 #include "numerics/dot_chain.h"
 #include "operators/vector_ops.h"
 
@@ -47,19 +48,10 @@ void row_exponents(const float* values, int64_t n, int lowest, int16_t* exponent
 }
 
 void exp_parts(const SfuView& sfu, const float* in, float shift, int64_t n, float* scale, float* mantissa) {
-  constexpr float kRange = 252.0f;
   for (int64_t i = 0; i < n; ++i) {
-    const float x = in[i] - shift;
-    float a = std::fma(x, bits_float(0x3BBB989Du), 0.5f);
-    a = a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f;
-    // floor(a * 252) exactly: the rounded product can only have moved up to the next integer, which the fma shows.
-    float whole = std::floor(a * kRange);
-    if (std::fma(a, kRange, -whole) < 0.0f) whole -= 1.0f;
-    const float exponent = whole - 126.0f;
-    const float fraction =
-        std::fma(x, bits_float(0x32A57060u), std::fma(x, bits_float(0x3FB8AA3Bu), -exponent));
-    scale[i] = bits_float(static_cast<uint32_t>(static_cast<int32_t>(whole) + 1) << 23);
-    mantissa[i] = sfu.ex2(fraction);
+    const ExpParts parts = cuda_exp_parts(sfu, in[i] - shift);
+    scale[i] = parts.scale;
+    mantissa[i] = parts.mantissa;
   }
 }
 
