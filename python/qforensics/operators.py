@@ -36,7 +36,9 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
 @functools.cache
-def _runtime(operator: str, definition: str | None, profile: str, compute_major: int, isa: str | None) -> "_core.OperatorRuntime":
+def _runtime(
+    operator: str, definition: str | None, profile: str, compute_major: int, isa: str | None
+) -> "_core.OperatorRuntime":
     tables = None if profile == "fp32" else sfu_tables(lg2=True)
     runtime = _core.OperatorRuntime(profile, compute_major, tables, isa or _core.best_isa(), 1)
     if definition is not None:
@@ -69,7 +71,9 @@ def definitions() -> list[tuple[str, str, str]]:
     return [(str(a), str(b), str(c)) for a, b, c in _core.operator_definitions()]
 
 
-def embedding(table: ArrayLike, ids: ArrayLike, *, profile: str = PROFILE, compute_major: int = 9) -> "NDArray[np.generic]":
+def embedding(
+    table: ArrayLike, ids: ArrayLike, *, profile: str = PROFILE, compute_major: int = 9
+) -> "NDArray[np.generic]":
     """Rows of `table` [vocabulary, columns] at `ids` [rows]."""
     name, bits = _bits(table)
     run = _runtime("embedding", None, profile, compute_major, None)
@@ -195,18 +199,35 @@ def attention(
     name, first = _bits(q[0])
     dtype = _DTYPES[name]
     run = _runtime("attention", definition, profile, compute_major, isa)
-    arrays = [[first, *(_bits(a, dtype)[1] for a in q[1:])], [_bits(a, dtype)[1] for a in k], [_bits(a, dtype)[1] for a in v]]
+    arrays = [
+        [first, *(_bits(a, dtype)[1] for a in q[1:])],
+        [_bits(a, dtype)[1] for a in k],
+        [_bits(a, dtype)[1] for a in v],
+    ]
     out = run.attention(name, *arrays, scale, sm_count, *unit, list(panels))
     return [_values(name, a) for a in out]
 
 
 def attention_splits(
-    *, queries: int, keys: int, heads: int, kv_heads: int, head_size: int = 64, sm_count: int = 132, definition: str = "fa3"
+    *,
+    queries: int,
+    keys: int,
+    heads: int,
+    kv_heads: int,
+    head_size: int = 64,
+    sm_count: int = 132,
+    definition: str = "fa3",
 ) -> int:
     """Parts into which FlashAttention cuts the keys of a single sequence."""
     return int(
         _core.attention_splits(
-            definition, queries=queries, keys=keys, heads=heads, kv_heads=kv_heads, head_size=head_size, sm_count=sm_count
+            definition,
+            queries=queries,
+            keys=keys,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_size=head_size,
+            sm_count=sm_count,
         )
     )
 
