@@ -43,7 +43,7 @@ def assert_same_bits(found: np.ndarray, expected: np.ndarray) -> None:
 
 
 def attention_call(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """q, k, v and output of '<variant>/<layer's attn>.<call>' or 'long/layer<l>.call<c>', with all keys of a decode step."""
+    """q, k, v and output of '<variant>/<attn>.<call>' or 'long/layer<l>.call<c>', with all keys of a decode step."""
     data = recorded()
     if name.startswith("long/"):
         parts = {r: data[f"{name}.{r}"] for r in ("q", "k", "v", "out")}

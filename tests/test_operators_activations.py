@@ -4,7 +4,6 @@ import numpy as np
 import operator_reference as reference
 import pytest
 from operator_data import VARIANTS, assert_same_bits, calls, differing, half, recorded
-
 from qforensics import _core, operators
 
 ISAS = [i for i in ("portable", "avx2", "avx512") if i <= _core.best_isa() or i == "portable"]

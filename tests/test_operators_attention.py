@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-import operator_reference as reference
+import operator_reference_attention as reference
 import pytest
 from operator_data import assert_same_bits, attention_call, calls, differing
-
 from qforensics import _core, operators
 
 ISAS = [i for i in ("portable", "avx2", "avx512") if i <= _core.best_isa() or i == "portable"]

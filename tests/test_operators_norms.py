@@ -4,7 +4,6 @@ import numpy as np
 import operator_reference as reference
 import pytest
 from operator_data import EPSILON, assert_same_bits, calls, differing, half
-
 from qforensics import _core, operators
 
 FUSED = [

