@@ -23,12 +23,6 @@ MAX_FILE_BYTES = 1 << 30
 PARTS = ("traces", "alone", "batch", "again")
 TOP_K = 20
 
-_RUN_KEYS = {"prompt_ids", "prompt", "ids", "decode"}
-_KNOWN_KEYS = {
-    *PARTS, "variant", "vllm", "torch", "gpu", "mode", "attention", "kernels", "modules",
-    "run_to_run_same", "alone_repeats", "batch_repeats", "batch_equals_alone",
-}  # fmt: skip
-
 
 class ImportFormatError(ValueError):
     """A recording that is refused: names file, field, what was expected and what was found."""
@@ -105,23 +99,28 @@ def _select(reader: _Reader, data: Mapping[str, Any], index: int, part: str | No
 
 def _kernels(reader: _Reader, data: Mapping[str, Any]) -> list[str]:
     """Names of what ran, sorted; files of several calls hold one list per call."""
-    names: set[str] = set()
-    for item in data.get("kernels", []):
-        names.update(item if isinstance(item, list) else [item])
+    recorded = data.get("kernels", [])
+    if not isinstance(recorded, list):
+        reader.refuse("kernels", "a list", type(recorded).__name__)
+    names = [name for item in recorded for name in (item if isinstance(item, list) else [item])]
     if not all(isinstance(name, str) for name in names):
         reader.refuse("kernels", "kernel names", "other values")
-    return sorted(names)
+    return sorted(set(names))
 
 
-def _flag(data: Mapping[str, Any], key: str, index: int) -> Any:
+def _flag(data: Mapping[str, Any], key: str, index: int) -> bool | None:
     values = data.get(key)
-    return values[index] if isinstance(values, list) and index < len(values) else None
+    found = values[index] if isinstance(values, list) and index < len(values) else None
+    return found if isinstance(found, bool) else None
 
 
 def _provenance(reader: _Reader, data: Mapping[str, Any], part: str, index: int, digest: str) -> dict[str, Any]:
     variant = reader.get(data, "variant", str, "")
     gpu = reader.get(data, "gpu", str, "")
     versions = {name: reader.get(data, name, str, "") for name in ("vllm", "torch")}
+    mode, attention = data.get("mode", "eager"), data.get("attention")
+    if not isinstance(mode, str) or not isinstance(attention, (str, type(None))):
+        reader.refuse("mode, attention", "text", [mode, attention])
     if part in ("traces", "again"):
         repeats = _flag(data, "run_to_run_same", index)
     else:
@@ -132,8 +131,8 @@ def _provenance(reader: _Reader, data: Mapping[str, Any], part: str, index: int,
         "variant": variant,
         "device": gpu,
         "engine": f"vllm {versions['vllm']}",
-        "mode": data.get("mode", "eager"),
-        "attention": data.get("attention"),
+        "mode": mode,
+        "attention": attention,
         "kernels": _kernels(reader, data),
         "batch": len(data["batch"]) if part == "batch" else 1,
         "repeats_bit_equal": repeats,
@@ -141,6 +140,17 @@ def _provenance(reader: _Reader, data: Mapping[str, Any], part: str, index: int,
         "environment": {**versions, "gpu": gpu},
         "file": {"name": os.path.basename(reader.path), "sha256": digest, "part": part, "index": index},
     }
+
+
+def _load(reader: _Reader) -> tuple[dict[str, Any], str]:
+    try:
+        raw = read_bytes(reader.path, limit=MAX_FILE_BYTES)
+        data = parse_json(raw)
+    except ValueError as error:
+        raise ImportFormatError(f"{reader.path}: file: expected JSON, found {error}") from None
+    if not isinstance(data, dict):
+        reader.refuse("file", "a recording (an object)", type(data).__name__)
+    return data, hashlib.sha256(raw).hexdigest()
 
 
 def import_trace(path: str | os.PathLike[str], index: int = 0, *, part: str | None = None) -> Trace:
@@ -175,17 +185,9 @@ def import_trace(path: str | os.PathLike[str], index: int = 0, *, part: str | No
     ('awq', 37, 32)
     """
     reader = _Reader(os.fspath(path))
-    try:
-        raw = read_bytes(path, limit=MAX_FILE_BYTES)
-        data = parse_json(raw)
-    except ValueError as error:
-        raise ImportFormatError(f"{reader.path}: file: expected JSON, found {error}") from None
-    if not isinstance(data, dict) or not set(data) <= _KNOWN_KEYS:
-        reader.refuse("file", "a recording", sorted(set(data) - _KNOWN_KEYS) if isinstance(data, dict) else type(data).__name__)
+    data, digest = _load(reader)
     part, run = _select(reader, data, index, part)
     where = f"{part}[{index}]."
-    if set(run) != _RUN_KEYS:
-        reader.refuse(where[:-1], sorted(_RUN_KEYS), sorted(run))
     prompt_ids = reader.tokens(reader.get(run, "prompt_ids", list, where), f"{where}prompt_ids")
     generated = reader.tokens(reader.get(run, "ids", list, where), f"{where}ids")
     prompt, decode = (reader.get(run, key, list, where) for key in ("prompt", "decode"))
@@ -200,5 +202,5 @@ def import_trace(path: str | os.PathLike[str], index: int = 0, *, part: str | No
         prefill=reader.rows(prompt[1:], prompt_ids[1:], f"{where}prompt[1:]"),
         decode=reader.rows(decode, generated, f"{where}decode"),
         top_k=TOP_K,
-        provenance=_provenance(reader, data, part, index, hashlib.sha256(raw).hexdigest()),
+        provenance=_provenance(reader, data, part, index, digest),
     )
