@@ -1,4 +1,4 @@
-"""Strict JSON: what adversaries write is read with no surprises, what we write is canonical and lands whole or not at all."""
+"""Strict JSON: what adversaries write is read with no surprises; what we write lands whole or not at all."""
 
 from __future__ import annotations
 

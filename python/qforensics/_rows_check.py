@@ -53,7 +53,7 @@ def check_order(
     logprobs: NDArray[np.float32],
     top_k: int,
 ) -> None:
-    """Canonical order: `top_k` largest (value descending, id ascending), the target if not among them, the rest by id."""
+    """Canonical order: `top_k` largest (value descending, id ascending), a target not among them, the rest by id."""
     counts = np.diff(offsets)
     if (row := _first(counts < top_k)) is not None:
         raise ValueError(f"row {row}: expected at least top_k = {top_k} entries, found {counts[row]}")
@@ -61,11 +61,17 @@ def check_order(
     place = np.arange(ids.size) - offsets[:-1][row_of]
     same_row = row_of[1:] == row_of[:-1]
     falls = (logprobs[1:] < logprobs[:-1]) | ((logprobs[1:] == logprobs[:-1]) & (ids[1:] > ids[:-1]))
-    _pairs(same_row & (place[1:] < top_k) & ~falls, row_of, "the largest are not in order (value descending, id ascending)")
+    _pairs(
+        same_row & (place[1:] < top_k) & ~falls, row_of, "the largest are not in order (value descending, id ascending)"
+    )
     if not ids.size:
         return
     smallest = logprobs[offsets[:-1] + top_k - 1]
-    _pairs((place >= top_k) & (logprobs > smallest[row_of]), row_of, f"an entry after the top_k = {top_k} is larger than they are")
+    _pairs(
+        (place >= top_k) & (logprobs > smallest[row_of]),
+        row_of,
+        f"an entry after the top_k = {top_k} is larger than they are",
+    )
     is_target = ids == targets[row_of]
     late = is_target & (place >= top_k)
     _pairs(late & (place != top_k), row_of, "the target does not follow the top_k entries")

@@ -15,7 +15,16 @@ from qforensics.trace import LogprobRows, Trace
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Comparison", "Divergence", "FirstDifference", "PhaseComparison", "PhaseSummary", "RowDistances", "compare", "pool"]
+__all__ = [
+    "Comparison",
+    "Divergence",
+    "FirstDifference",
+    "PhaseComparison",
+    "PhaseSummary",
+    "RowDistances",
+    "compare",
+    "pool",
+]
 
 PHASES = ("prefill", "decode")
 
@@ -40,7 +49,7 @@ class FirstDifference:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RowDistances:
-    """Per compared row: int64 and float64 vectors [rows]. `max_abs` and `l2` are 0 where `shared`, `l2_shared` are 0."""
+    """Per compared row: int64 and float64 vectors [rows]; `max_abs`, `l2` are 0 where `shared`, `l2_shared` are 0."""
 
     compared: NDArray[np.int64]
     differing: NDArray[np.int64]
@@ -109,8 +118,8 @@ class Divergence:
 class Comparison:
     """Two traces, phase by phase.
 
-    `racing` and `unconfirmed` name what the *second* trace, the replay, has on the path of a phase. What the first one says
-    about itself plays no part: it is under test.
+    `racing` and `unconfirmed` name what the *second* trace, the replay, has on the path of a phase. What the first one
+    says about itself plays no part: it is under test.
     """
 
     prefill: PhaseComparison
@@ -143,7 +152,10 @@ class Comparison:
         return _plot.token_differences(self, ax)
 
     def __repr__(self) -> str:
-        parts = (f"{name} {p.differing:,} of {p.compared:,} differ" for name, p in zip(PHASES, (self.prefill, self.decode), strict=True))
+        parts = (
+            f"{name} {p.differing:,} of {p.compared:,} differ"
+            for name, p in zip(PHASES, (self.prefill, self.decode), strict=True)
+        )
         tail = f", ids diverge at {self.divergence.index}" if self.divergence else ""
         return f"Comparison({', '.join(parts)}{tail})"
 
@@ -190,7 +202,9 @@ def _divergence(first: Trace, second: Trace, rows: int) -> Divergence | None:
     if at >= rows:
         return None
     ids = [int(trace.generated_ids[at]) for trace in (first, second)]
-    margins = [_core.chosen_margin(trace.decode.arrays(), at, token) for trace, token in zip((first, second), ids, strict=True)]
+    margins = [
+        _core.chosen_margin(trace.decode.arrays(), at, token) for trace, token in zip((first, second), ids, strict=True)
+    ]
     return Divergence(at, *ids, *margins)
 
 
@@ -251,7 +265,9 @@ def pool(summaries: Sequence[PhaseSummary]) -> PhaseSummary:
     """
     if not summaries:
         raise ValueError("pool: expected at least one summary")
-    sums = {key: sum(getattr(s, key) for s in summaries) for key in ("rows", "skipped", "compared", "differing", "missing")}
+    sums = {
+        key: sum(getattr(s, key) for s in summaries) for key in ("rows", "skipped", "compared", "differing", "missing")
+    }
     largest = [s.max_abs for s in summaries if s.max_abs is not None]
     l2 = [s.seeds_l2 for s in summaries if s.seeds_l2 is not None]
     return PhaseSummary(

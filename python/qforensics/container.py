@@ -104,7 +104,7 @@ def _structure(path: str, data: bytes) -> tuple[dict[str, Any], list[tuple[str, 
     if length > min(len(data) - 8, 2 * MAX_HEADER_BYTES):
         raise ContainerError(path, "header length", f"at most {min(len(data) - 8, 2 * MAX_HEADER_BYTES)}", length)
     try:
-        tensors = safetensors.deserialize(data)
+        tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
         head = parse_json(data[8 : 8 + length])
     except (safetensors.SafetensorError, ValueError) as error:
         raise ContainerError(path, "file", "a safetensors file", error) from None
@@ -180,7 +180,11 @@ def read_container(
     metadata, tensors = _structure(name, data)
     header = _header(name, metadata, kind, version)
     if {n for n, _ in tensors} != set(arrays) or set(header["arrays"]) != set(arrays):
-        raise ContainerError(name, "arrays", sorted(arrays), sorted({n for n, _ in tensors} ^ set(header["arrays"])) or
-                             sorted(n for n, _ in tensors))
+        raise ContainerError(
+            name,
+            "arrays",
+            sorted(arrays),
+            sorted({n for n, _ in tensors} ^ set(header["arrays"])) or sorted(n for n, _ in tensors),
+        )
     found = {n: _array(name, n, tensor, arrays[n], header["arrays"][n]) for n, tensor in tensors}
     return header["fields"], found

@@ -1,4 +1,4 @@
-"""What a run depends on besides its inputs: machine, software, flags. The only module that reads environment variables."""
+"""What a run depends on besides its inputs: machine, software, flags. Only this module reads the environment."""
 
 from __future__ import annotations
 
@@ -146,14 +146,21 @@ class EnvironmentCheck:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
-        return {name: [asdict(item) | {"equal": item.equal} for item in getattr(self, name)] for name in ("critical", "expected")}
+        return {
+            name: [asdict(item) | {"equal": item.equal} for item in getattr(self, name)]
+            for name in ("critical", "expected")
+        }
 
     def __repr__(self) -> str:
         wrong = [item.name for item in self.critical if not item.equal]
         return f"EnvironmentCheck({'ok' if self.ok else 'critical differences: ' + ', '.join(wrong)})"
 
     def _repr_html_(self) -> str:
-        rows = [(kind, i.name, i.reference, i.verifier, "=" if i.equal else "≠") for kind in ("critical", "expected") for i in getattr(self, kind)]
+        rows = [
+            (kind, i.name, i.reference, i.verifier, "=" if i.equal else "≠")
+            for kind in ("critical", "expected")
+            for i in getattr(self, kind)
+        ]
         return _html.section("Environment check", _html.table(rows, head=("", "fact", "reference", "verifier", "")))
 
 

@@ -1,7 +1,7 @@
 """Recorded engine outputs (JSON) into traces.
 
-The form is the one that this project records vLLM in: ``traces`` (or ``alone`` and ``batch``) is a list of runs; a run has
-``prompt_ids``, ``prompt`` (per position a map token id -> float32 bits of the logprob, the first null), ``ids`` and
+The form is the one that this project records vLLM in: ``traces`` (or ``alone`` and ``batch``) is a list of runs; a run
+has ``prompt_ids``, ``prompt`` (per position a map token id -> float32 bits of the logprob, the first null), ``ids`` and
 ``decode`` (the same maps per generated id). A map holds the top 20 and the actual token.
 """
 
@@ -40,7 +40,9 @@ class _Reader:
 
     def get(self, value: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
         if key not in value or not isinstance(value[key], kind):
-            self.refuse(f"{where}{key}", f"a {kind.__name__}", type(value.get(key)).__name__ if key in value else "nothing")
+            self.refuse(
+                f"{where}{key}", f"a {kind.__name__}", type(value.get(key)).__name__ if key in value else "nothing"
+            )
         return value[key]
 
     def token(self, value: Any, where: str) -> int:
@@ -72,11 +74,16 @@ class _Reader:
         found = dict(zip(ids, values, strict=True))
         rest = [logprob for token, logprob in found.items() if token != target]
         if len(found) > TOP_K and found[target] > min(rest):
-            self.refuse(where, f"an actual token below the {TOP_K} largest, as it is listed besides them", found[target])
+            self.refuse(
+                where, f"an actual token below the {TOP_K} largest, as it is listed besides them", found[target]
+            )
         return found
 
     def rows(self, maps: Sequence[Any], targets: Sequence[int], where: str) -> LogprobRows:
-        found = [self.row(value, target, f"{where}[{i}]") for i, (value, target) in enumerate(zip(maps, targets, strict=True))]
+        found = [
+            self.row(value, target, f"{where}[{i}]")
+            for i, (value, target) in enumerate(zip(maps, targets, strict=True))
+        ]
         return LogprobRows.from_mappings(targets, found, top_k=TOP_K)
 
 
@@ -93,7 +100,9 @@ def _select(reader: _Reader, data: Mapping[str, Any], index: int, part: str | No
     if not 0 <= index < len(runs):
         raise IndexError(f"{reader.path}: {part} holds {len(runs)} runs, index {index} was asked for")
     if not isinstance(runs[index], dict):
-        reader.refuse(f"{part}[{index}]", "a run", "null (the second run was equal)" if runs[index] is None else runs[index])
+        reader.refuse(
+            f"{part}[{index}]", "a run", "null (the second run was equal)" if runs[index] is None else runs[index]
+        )
     return part, runs[index]
 
 

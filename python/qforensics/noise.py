@@ -41,7 +41,7 @@ class NoiseFloor:
 
     `repeats` is the smallest number of repeats of a prompt, `processes` how many processes they came from (0: not
     recorded). `classes` lists, per prompt, the class of every repeat: equal numbers mean equal bits. `cause` is
-    "racing atomics (names)" where a provenance says so and `None` otherwise. `warnings` are the floor's limits in words.
+    "racing atomics (names)" where a provenance says so and `None` otherwise. `warnings` are its limits in words.
     """
 
     prompts: int
@@ -68,14 +68,39 @@ class NoiseFloor:
         return _plot.noise_floor(self, ax)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form, without the single pairs."""
-        plain = {key: getattr(self, key) for key in ("prompts", "repeats", "processes", "cause", "conditions", "deterministic")}
+        """JSON-able form."""
+        plain = {
+            key: getattr(self, key)
+            for key in ("prompts", "repeats", "processes", "cause", "conditions", "deterministic")
+        }
         phases = {phase: getattr(self, phase).to_json() for phase in PHASES}
-        lists = {"classes": [list(c) for c in self.classes], "warnings": list(self.warnings), "digests": list(self.digests)}
-        return plain | phases | lists
+        lists = {
+            "classes": [list(c) for c in self.classes],
+            "warnings": list(self.warnings),
+            "digests": list(self.digests),
+        }
+        return plain | phases | lists | {"pairs": [_pair_json(pair) for pair in self.pairs]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> NoiseFloor:
+        """Inverse of `to_json`."""
+        plain = {key: data[key] for key in ("prompts", "repeats", "processes", "cause", "conditions")}
+        return cls(
+            **plain,
+            prefill=PhaseSummary.from_json(data["prefill"]),
+            decode=PhaseSummary.from_json(data["decode"]),
+            pairs=tuple(_pair_from_json(pair) for pair in data["pairs"]),
+            classes=tuple(tuple(c) for c in data["classes"]),
+            warnings=tuple(data["warnings"]),
+            digests=tuple(data["digests"]),
+        )
 
     def __repr__(self) -> str:
-        what = "bit-equal" if self.deterministic else f"{self.cause or 'unexplained differences'}, max |d| {self._max_abs():.3g}"
+        what = (
+            "bit-equal"
+            if self.deterministic
+            else f"{self.cause or 'unexplained differences'}, max |d| {self._max_abs():.3g}"
+        )
         return f"NoiseFloor({what}; {self.prompts} prompts x {self.repeats} repeats in {self.processes} processes)"
 
     def _max_abs(self) -> float:
@@ -86,6 +111,15 @@ class NoiseFloor:
         rows = [(name, getattr(self.prefill, name), getattr(self.decode, name)) for name in names]
         notes = _html.table([(text,) for text in self.warnings]) if self.warnings else ""
         return _html.section(repr(self), _html.table(rows, head=("", *PHASES)), notes)
+
+
+def _pair_json(pair: PairDistance) -> dict[str, Any]:
+    plain = {key: getattr(pair, key) for key in ("prompt", "first", "second", "diverged_at")}
+    return plain | {phase: getattr(pair, phase).to_json() for phase in PHASES}
+
+
+def _pair_from_json(data: dict[str, Any]) -> PairDistance:
+    return PairDistance(**(data | {phase: PhaseSummary.from_json(data[phase]) for phase in PHASES}))
 
 
 def _pair(prompt: int, first: int, second: int, comparison: Comparison) -> PairDistance:
@@ -102,7 +136,9 @@ def _cause(traces: Sequence[Trace]) -> str | None:
     return f"{RACING} ({', '.join(sorted(names))})" if names else None
 
 
-def _warnings(traces: Sequence[Trace], repeats: int, processes: int, deterministic: bool, cause: str | None) -> tuple[str, ...]:
+def _warnings(
+    traces: Sequence[Trace], repeats: int, processes: int, deterministic: bool, cause: str | None
+) -> tuple[str, ...]:
     found = []
     if repeats < 2:
         found.append("a prompt has a single run: nothing was repeated")
@@ -141,7 +177,9 @@ def noise_floor(traces: Sequence[Trace]) -> NoiseFloor:
     for trace in traces:
         groups.setdefault(trace.prompt_ids.tobytes(), []).append(trace)
     if not any(len(group) > 1 for group in groups.values()):
-        raise ValueError(f"noise_floor: expected at least two runs of a prompt, found {len(traces)} traces of {len(groups)} prompts")
+        raise ValueError(
+            f"noise_floor: expected at least two runs of a prompt, found {len(traces)} traces of {len(groups)} prompts"
+        )
     pairs, classes = [], []
     for prompt, group in enumerate(groups.values()):
         same = np.array([[a.numbers_digest == b.numbers_digest for b in group] for a in group], np.uint8)
@@ -149,7 +187,9 @@ def noise_floor(traces: Sequence[Trace]) -> NoiseFloor:
         for i, j in itertools.combinations(range(len(group)), 2):
             pairs.append(_pair(prompt, i, j, compare(group[i], group[j])))
     repeats = min(map(len, groups.values()))
-    processes = len({canonical_json(t.provenance["process"]) for t in traces if t.provenance.get("process") is not None})
+    processes = len(
+        {canonical_json(t.provenance["process"]) for t in traces if t.provenance.get("process") is not None}
+    )
     cause = _cause(traces)
     return NoiseFloor(
         prompts=len(groups),

@@ -1,4 +1,4 @@
-"""The prior experiment's result files: one JSON per variant, field by field (source: seed 001; arithmetic and texts: seed 000)."""
+"""The prior experiment's result files, one JSON per variant (source: seed 001; arithmetic and texts: seed 000)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _runs(runs: Sequence[Trace]) -> dict[str, Any]:
 def _kernels(trace: Trace) -> dict[str, Any]:
     """Kernel profile in the seeds' categories; times and counts are null where the run did not measure them."""
     listed = trace.provenance.get("kernels") or []
-    kernels = []
+    kernels: list[dict[str, Any]] = []
     for item in listed:
         entry = item if isinstance(item, dict) else {"name": item}
         time, count = entry.get("time_us"), entry.get("count")

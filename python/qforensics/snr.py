@@ -17,7 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from qforensics import _core
 
-__all__ = ["PairSnr", "SnrAnalysis", "aggregate", "classes", "generation_snr", "label", "pair_distances", "verification_snr"]
+__all__ = [
+    "PairSnr",
+    "SnrAnalysis",
+    "aggregate",
+    "classes",
+    "generation_snr",
+    "label",
+    "pair_distances",
+    "verification_snr",
+]
 
 LABELS = ((3.0, "NOT RELIABLY DETECTABLE"), (10.0, "MARGINALLY DETECTABLE"), (math.inf, "CLEARLY DETECTABLE"))
 """(upper bound of the SNR, words) as the seeds print them; the bounds are the seeds', not this package's."""
@@ -81,7 +90,9 @@ def _ratio(signal: float, noise: float) -> float:
 
 def _off_diagonal(matrix: NDArray[np.float64], skip: Sequence[tuple[int, int]] = ()) -> list[float]:
     n = matrix.shape[0]
-    return [float(matrix[i, j]) for i in range(n) for j in range(n) if i != j and (i, j) not in skip and (j, i) not in skip]
+    return [
+        float(matrix[i, j]) for i in range(n) for j in range(n) if i != j and (i, j) not in skip and (j, i) not in skip
+    ]
 
 
 def classes(matrix: ArrayLike) -> list[int]:
@@ -93,7 +104,9 @@ def classes(matrix: ArrayLike) -> list[int]:
 def pair_distances(names: Sequence[str], matrix: ArrayLike) -> dict[tuple[str, str], float]:
     """Mean of both directions for every pair of configurations."""
     m = np.asarray(matrix, np.float64)
-    return {(names[i], names[j]): float((m[i, j] + m[j, i]) / 2) for i, j in itertools.combinations(range(len(names)), 2)}
+    return {
+        (names[i], names[j]): float((m[i, j] + m[j, i]) / 2) for i, j in itertools.combinations(range(len(names)), 2)
+    }
 
 
 def generation_snr(floors: Sequence[float], matrix: ArrayLike) -> SnrAnalysis:

@@ -111,7 +111,8 @@ class LogprobRows:
     def target_logprobs(self) -> NDArray[np.float32]:
         """float32 [rows]: the logprob of every row's target."""
         row_of = np.repeat(np.arange(self.rows), np.diff(self.offsets))
-        return self.logprobs[self.ids == self.targets[row_of]]
+        found: NDArray[np.float32] = self.logprobs[self.ids == self.targets[row_of]]
+        return found
 
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]:
         """(offsets, ids, logprobs, targets), as `_core` takes them."""
@@ -121,7 +122,8 @@ class LogprobRows:
         """Equality of bytes."""
         if not isinstance(other, LogprobRows):
             return NotImplemented
-        return all(a.tobytes() == b.tobytes() for a, b in zip(self.arrays(), other.arrays(), strict=True))
+        names = ("targets", "offsets", "ids", "logprobs")
+        return all(getattr(self, name).tobytes() == getattr(other, name).tobytes() for name in names)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -145,10 +147,10 @@ class Trace:
         Every row starts with the `top_k` largest logprobs (value descending, then id ascending), then its target where
         it is not among them, then any further ids, ascending.
     provenance
-        JSON-able: what produced the numbers. Keys that this package reads: ``variant``, ``kernels`` (names, or objects
-        with ``name``, ``count``, ``time_us``), ``device``, ``profile``, ``rows`` (M of every step), ``isa``, ``threads``,
-        ``environment``, ``digests``, ``process`` (any value that tells processes apart), and ``racing`` and ``unconfirmed``:
-        what is on the path of ``{"prefill": [names], "decode": [names]}``. Treat it as read-only.
+        JSON-able: what produced the numbers. Keys that this package reads: ``variant``, ``model``, ``kernels`` (names,
+        or objects with ``name``, ``count``, ``time_us``), ``device``, ``profile``, ``isa``, ``threads``, ``process`` (any
+        value that tells processes apart), and ``racing`` and ``unconfirmed``, what is on the path of each phase:
+        ``{"prefill": [names], "decode": [names]}``. Treat it as read-only.
 
     Raises
     ------
@@ -178,7 +180,9 @@ class Trace:
         if not isinstance(rows, LogprobRows):
             raise TypeError(f"{name}: expected LogprobRows, found {type(rows).__name__}")
         if not np.array_equal(rows.targets, targets):
-            raise ValueError(f"{name}: expected the {targets.size} targets that the ids give, found {rows.rows} other ones")
+            raise ValueError(
+                f"{name}: expected the {targets.size} targets that the ids give, found {rows.rows} other ones"
+            )
         try:
             check_order(rows.targets, rows.offsets, rows.ids, rows.logprobs, self.top_k)
         except ValueError as error:
@@ -219,7 +223,9 @@ class Trace:
         try:
             phases = {}
             for phase, targets in (("prefill", prompt[1:]), ("decode", generated)):
-                phases[phase] = LogprobRows(targets, *(arrays[f"{phase}.{part}"] for part in ("offsets", "ids", "logprobs")))
+                phases[phase] = LogprobRows(
+                    targets, *(arrays[f"{phase}.{part}"] for part in ("offsets", "ids", "logprobs"))
+                )
             return cls(prompt, generated, phases["prefill"], phases["decode"], fields["top_k"], fields["provenance"])
         except (TypeError, ValueError) as error:
             raise ContainerError(os.fspath(path), "trace", "a well-formed trace", error) from None
@@ -233,10 +239,15 @@ class Trace:
 
     def __repr__(self) -> str:
         where = " on ".join(str(self.provenance[key]) for key in ("variant", "device") if key in self.provenance)
-        return f"Trace({where or 'unknown origin'}: {self.prompt_ids.size} prompt + {self.generated_ids.size} generated ids, top {self.top_k})"
+        ids = f"{self.prompt_ids.size} prompt + {self.generated_ids.size} generated ids"
+        return f"Trace({where or 'unknown origin'}: {ids}, top {self.top_k})"
 
     def _repr_html_(self) -> str:
-        rows = [("prompt ids", self.prompt_ids.size), ("generated ids", self.generated_ids.size), ("top k", self.top_k)]
+        rows: list[tuple[str, object]] = [
+            ("prompt ids", self.prompt_ids.size),
+            ("generated ids", self.generated_ids.size),
+            ("top k", self.top_k),
+        ]
         rows += [("logprobs (prefill / decode)", f"{self.prefill.entries:,} / {self.decode.entries:,}")]
         rows += [(key, self.provenance[key]) for key in ("variant", "device", "profile") if key in self.provenance]
         return _html.section("Trace", _html.table([*rows, ("digest", self.digest[:16])]))

@@ -54,14 +54,20 @@ class Verdict:
         """JSON-able form."""
         data = {key: getattr(self, key) for key in ("claim", "outcome")}
         lists = {key: list(getattr(self, key)) for key in ("reasons", "excluded", "matching", "undecided")}
-        return data | lists | {"counts": [asdict(c) for c in self.counts], "digests": [list(pair) for pair in self.digests]}
+        return (
+            data
+            | lists
+            | {"counts": [asdict(c) for c in self.counts], "digests": [list(pair) for pair in self.digests]}
+        )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
         """Inverse of `to_json`."""
         lists = {key: tuple(data[key]) for key in ("reasons", "excluded", "matching", "undecided")}
         counts = tuple(HypothesisCount(**count) for count in data["counts"])
-        return cls(data["claim"], data["outcome"], counts=counts, digests=tuple((a, b) for a, b in data["digests"]), **lists)
+        return cls(
+            data["claim"], data["outcome"], counts=counts, digests=tuple((a, b) for a, b in data["digests"]), **lists
+        )
 
     def __repr__(self) -> str:
         return f"Verdict({self.claim}: {self.outcome}; {self.reasons[0]})"
@@ -105,7 +111,9 @@ def _doubts(comparisons: Sequence[Comparison], floor: NoiseFloor | None) -> list
         if racing := _path(comparisons, "racing", phase):
             found.append(f"racing atomics on the {phase} path: {', '.join(racing)}")
         if unconfirmed := _path(comparisons, "unconfirmed", phase):
-            found.append(f"definitions that no recording confirms on the {phase} path, and not exact: {', '.join(unconfirmed)}")
+            found.append(
+                f"definitions that no recording confirms on the {phase} path, and not exact: {', '.join(unconfirmed)}"
+            )
     if any(_path(comparisons, "racing", phase) for phase in PHASES):
         if floor is None:
             found.append("no fitted noise floor for the claimed hypothesis")
@@ -147,8 +155,8 @@ def judge(
     Returns
     -------
     Verdict
-        *match*: the claimed replay was compared in full and 0 logprobs differ. *mismatch*: logprobs differ in a phase in
-        which exactness had to hold. *inconclusive*: they differ only where something on the path races or is not
+        *match*: the claimed replay was compared in full and 0 logprobs differ. *mismatch*: logprobs differ in a phase
+        in which exactness had to hold. *inconclusive*: they differ only where something on the path races or is not
         confirmed, or something could not be compared. There are no thresholds.
 
     Raises
@@ -169,7 +177,10 @@ def judge(
     outcome, reasons = _claimed_reasons(next(c for c in counts if c.name == claim), lists[claim], floor)
     others = [name for name in matching if name != claim]
     if others:
-        reasons.append(("also 0 differing, so not told apart: " if outcome == "match" else "0 differing under: ") + ", ".join(others))
+        reasons.append(
+            ("also 0 differing, so not told apart: " if outcome == "match" else "0 differing under: ")
+            + ", ".join(others)
+        )
     for count in counts:
         if count.name in excluded and count.name != claim:
             reasons.append(f"excluded: {count.name} ({count.differing:,} of {count.compared:,} differ)")
