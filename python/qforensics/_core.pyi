@@ -1,8 +1,6 @@
 from typing import Any
 
-<<<<<<< HEAD
 def __getattr__(name: str) -> Any: ...
-=======
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,4 +19,3 @@ def compare_rows(first: _Rows, second: _Rows, *, rows: int, top_k: int, l2_top: 
 def chosen_margin(rows: _Rows, row: int, chosen: int) -> float: ...
 def first_divergence(first: NDArray[np.int32], second: NDArray[np.int32]) -> int: ...
 def equivalence_classes(same: NDArray[np.uint8]) -> NDArray[np.int64]: ...
->>>>>>> foren
