@@ -23,7 +23,8 @@ class Checkpoint(ABC):
         ``'awq'``, ``'gptq'``, ``'compressed-tensors'``, ``'torchao'``, ``'openvino'``, ``'gguf'`` or ``'hf'``.
     config : ModelConfig
     quantization : dict
-        What the checkpoint says of its quantization: ``bits``, ``group_size`` and the format's own flags; empty for ``'hf'``.
+        What the checkpoint says of its quantization: ``method``, ``bits``, ``group_size``, the format's own flags;
+        empty for ``'hf'``.
     names : tuple of str
         Tensors that `tensor` reads: embedding, norms, biases.
     linear_names : tuple of str
@@ -111,17 +112,20 @@ class Checkpoint(ABC):
             raise KeyError(f"{self.path}: no linear layer {name!r}; see `linear_names`")
         n, k = self._linear_shapes[name]
         try:
-            layer = self._read_tied() if name == "lm_head" and self.config.tie_embeddings else self._read_linear(name, n, k)
+            tied = name == "lm_head" and self.config.tie_embeddings
+            layer = self._read_tied() if tied else self._read_linear(name, n, k)
         except CheckpointError:
             raise
         except ValueError as error:
             raise CheckpointError(f"{self.path}: {name}: {error}") from None
         if (layer.out_features, layer.in_features) != (n, k):
-            raise mismatch(self.path, name, expected=f"[N, K] = [{n}, {k}]", found=[layer.out_features, layer.in_features])
+            found = [layer.out_features, layer.in_features]
+            raise mismatch(self.path, name, expected=f"[N, K] = [{n}, {k}]", found=found)
         return layer
 
     def _read_tied(self) -> QuantizedLinear | DenseLinear:
         return DenseLinear(self.tensor("model.embed_tokens.weight"))
 
     def __repr__(self) -> str:
-        return f"<{self.format} checkpoint {self.path.name}: {self.config.architecture}, {self.config.num_layers} layers, {self.bytes_on_disk / 1e6:.0f} MB>"
+        model = f"{self.config.architecture}, {self.config.num_layers} layers"
+        return f"<{self.format} checkpoint {self.path.name}: {model}, {self.bytes_on_disk / 1e6:.0f} MB>"

@@ -90,7 +90,9 @@ class PackedDirectory(DenseDirectory):
             return
         if name + ".weight" in self.files:
             file = self.files.info[name + ".weight"].file
-            raise mismatch(file, name, expected="packed or dense weights", found=f"both {self.packed_suffix} and .weight")
+            raise mismatch(
+                file, name, expected="packed or dense weights", found=f"both {self.packed_suffix} and .weight"
+            )
         self._check_packed(name, n, k)
 
     def _read_linear(self, name: str, n: int, k: int) -> QuantizedLinear | DenseLinear:
