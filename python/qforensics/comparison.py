@@ -234,8 +234,9 @@ def compare(first: Trace, second: Trace, *, l2_top: int | None = None) -> Compar
     Examples
     --------
     >>> import qforensics as qf
-    >>> machete, fa2 = (qf.import_trace(f"tests/data/traces/{name}.json") for name in ("awq_marlin", "awq_marlin-fa2"))
-    >>> qf.compare(machete, fa2)
+    >>> folder = "tests/data/traces/vllm-0.21.0-h200"
+    >>> fa3, fa2 = (qf.import_trace(f"{folder}/{name}.json") for name in ("awq_marlin", "awq_marlin-fa2"))
+    >>> qf.compare(fa3, fa2)
     Comparison(prefill 0 of 756 differ, decode 0 of 640 differ)
     """
     if first.top_k != second.top_k:

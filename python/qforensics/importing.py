@@ -189,7 +189,7 @@ def import_trace(path: str | os.PathLike[str], index: int = 0, *, part: str | No
 
     Examples
     --------
-    >>> trace = import_trace("tests/data/traces/awq.json", 0)
+    >>> trace = import_trace("tests/data/traces/vllm-0.21.0-h200/awq.json", 0)
     >>> trace.provenance["variant"], trace.prefill.rows, trace.decode.rows
     ('awq', 37, 32)
     """

@@ -148,8 +148,8 @@ class Trace:
         it is not among them, then any further ids, ascending.
     provenance
         JSON-able: what produced the numbers. Keys that this package reads: ``variant``, ``model``, ``kernels`` (names,
-        or objects with ``name``, ``count``, ``time_us``), ``device``, ``profile``, ``isa``, ``threads``, ``process`` (any
-        value that tells processes apart), and ``racing`` and ``unconfirmed``, what is on the path of each phase:
+        or objects with ``name``, ``count``, ``time_us``), ``device``, ``profile``, ``isa``, ``threads``, ``process``
+        (any value that tells processes apart), and ``racing`` and ``unconfirmed``, what is on the path of each phase:
         ``{"prefill": [names], "decode": [names]}``. Treat it as read-only.
 
     Raises
