@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-
 from qforensics.trace import LogprobRows, Trace
 
 DATA = Path(__file__).parent / "data"
@@ -32,7 +31,9 @@ def _random(*parts: object) -> np.random.Generator:
 class FakeModel:
     """`weights` fix the logits, `kernel` moves them by about `size`; `racing` adds a different 1e-4 in every run."""
 
-    def __init__(self, weights: str, kernel: str, *, size: float = 1e-3, racing: bool = False, slow: float = 0.0) -> None:
+    def __init__(
+        self, weights: str, kernel: str, *, size: float = 1e-3, racing: bool = False, slow: float = 0.0
+    ) -> None:
         self.weights, self.kernel, self.size, self.racing, self.slow = weights, kernel, size, racing, slow
 
     def logprobs(self, prefix: Sequence[int], noise: np.random.Generator | None) -> np.ndarray:
@@ -125,5 +126,7 @@ def load_dying() -> FakeModel:
     return DyingModel("w1", "k1")
 
 
-def small_trace(kernel: str = "k1", *, prompt: Sequence[int] = (1, 2, 3, 4), length: int = 6, **options: float) -> Trace:
+def small_trace(
+    kernel: str = "k1", *, prompt: Sequence[int] = (1, 2, 3, 4), length: int = 6, **options: float
+) -> Trace:
     return FakeModel("w1", kernel, **options).generate(prompt, max_new_tokens=length)

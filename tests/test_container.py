@@ -13,7 +13,6 @@ import safetensors.numpy
 from forensics_doubles import small_trace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from qforensics import ContainerError, Trace
 from qforensics.container import ArraySpec, array_digest, read_container, write_container
 
@@ -75,7 +74,9 @@ def test_truncated_and_oversized_files_are_refused(file):
 
 
 def rewritten(header: dict, arrays=ARRAYS) -> bytes:
-    return safetensors.numpy.save(arrays, metadata={k: v if isinstance(v, str) else json.dumps(v) for k, v in header.items()})
+    return safetensors.numpy.save(
+        arrays, metadata={k: v if isinstance(v, str) else json.dumps(v) for k, v in header.items()}
+    )
 
 
 def good_header(arrays=ARRAYS, **changes):
@@ -101,7 +102,10 @@ def good_header(arrays=ARRAYS, **changes):
         (lambda: rewritten(good_header(version=4)), "version: expected 3, found 4"),
         (lambda: rewritten(good_header(version=True)), "version: expected 3, found True"),
         (lambda: rewritten(good_header(fields=[])), "objects `arrays` and `fields`"),
-        (lambda: rewritten({"qforensics.thing": good_header()["qforensics.thing"] | {"fields": {"a": 1}}}), "digest: expected"),
+        (
+            lambda: rewritten({"qforensics.thing": good_header()["qforensics.thing"] | {"fields": {"a": 1}}}),
+            "digest: expected",
+        ),
         (lambda: rewritten(good_header(), {**ARRAYS, "y": ARRAYS["n"]}), "arrays: expected"),
         (lambda: rewritten(good_header({"n": ARRAYS["n"]}), {"n": ARRAYS["n"]}), "arrays: expected"),
         (lambda: rewritten(good_header(), ARRAYS | {"n": np.array([8], np.int64)}), "array 'n' digest"),

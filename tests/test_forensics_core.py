@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from qforensics import _core
 
 Row = tuple[int, dict[int, float]]  # target, id -> logprob in order
@@ -118,7 +117,11 @@ def test_first_divergence(a, b):
     assert _core.first_divergence(np.array(a, np.int32), np.array(b, np.int32)) == wanted
 
 
-@given(st.integers(0, 8).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, max(n - 1, 0))] * 2)))))
+@given(
+    st.integers(0, 8).flatmap(
+        lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, max(n - 1, 0))] * 2)))
+    )
+)
 def test_equivalence_classes_are_the_connected_components(case):
     n, pairs = case
     same = np.zeros((n, n), np.uint8)

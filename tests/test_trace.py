@@ -6,19 +6,27 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
+import qforensics as qf
 from forensics_doubles import small_trace
 from hypothesis import given
 from hypothesis import strategies as st
-
-import qforensics as qf
 from qforensics import LogprobRows, Trace
 
 
 def rows(targets, offsets, ids, logprobs):
-    return LogprobRows(np.array(targets, np.int32), np.array(offsets, np.int64), np.array(ids, np.int32), np.array(logprobs, np.float32))
+    return LogprobRows(
+        np.array(targets, np.int32),
+        np.array(offsets, np.int64),
+        np.array(ids, np.int32),
+        np.array(logprobs, np.float32),
+    )
 
 
-@given(st.lists(st.dictionaries(st.integers(0, 30), st.sampled_from([-0.5, -1.0, -1.5, -2.0, -9.0]), min_size=3), min_size=1))
+@given(
+    st.lists(
+        st.dictionaries(st.integers(0, 30), st.sampled_from([-0.5, -1.0, -1.5, -2.0, -9.0]), min_size=3), min_size=1
+    )
+)
 def test_from_mappings_is_canonical(mappings):
     targets = [min(m) for m in mappings]
     found = LogprobRows.from_mappings(targets, mappings, top_k=3)
@@ -74,7 +82,13 @@ def test_wrong_dtypes_are_refused():
 )
 def test_order_is_checked(ids, logprobs, message):
     with pytest.raises(ValueError, match=f"prefill: row 0: .*{message}"):
-        Trace(np.array([0, 1], np.int32), np.empty(0, np.int32), rows([1], [0, len(ids)], ids, logprobs), rows([], [0], [], []), 2)
+        Trace(
+            np.array([0, 1], np.int32),
+            np.empty(0, np.int32),
+            rows([1], [0, len(ids)], ids, logprobs),
+            rows([], [0], [], []),
+            2,
+        )
 
 
 def test_trace_fields_are_checked():
@@ -112,7 +126,10 @@ def test_equality_is_of_bytes():
     other = replace(a, provenance={"variant": "elsewhere"})
     assert a != other
     assert a.numbers_digest == other.numbers_digest
-    zero = [Trace(np.array([0, 1], np.int32), np.empty(0, np.int32), rows([1], [0, 1], [1], [v]), rows([], [0], [], []), 1) for v in (0.0, -0.0)]
+    zero = [
+        Trace(np.array([0, 1], np.int32), np.empty(0, np.int32), rows([1], [0, 1], [1], [v]), rows([], [0], [], []), 1)
+        for v in (0.0, -0.0)
+    ]
     assert zero[0] != zero[1]
     assert zero[0].numbers_digest != zero[1].numbers_digest
     assert small_trace("k2").numbers_digest != a.numbers_digest

@@ -35,8 +35,7 @@ class _Reader:
         self.path = path
 
     def refuse(self, where: str, expected: object, found: object) -> NoReturn:
-        text = repr(found) if isinstance(found, str) else str(found)
-        raise ImportFormatError(f"{self.path}: {where}: expected {expected}, found {text[:200]}")
+        raise ImportFormatError(f"{self.path}: {where}: expected {expected}, found {str(found)[:200]}")
 
     def get(self, value: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
         if key not in value or not isinstance(value[key], kind):
