@@ -123,7 +123,7 @@ def test_wrong_headers_are_refused(tmp_path, data, message):
 
 
 def test_wrong_kind_or_missing_file(file, tmp_path):
-    with pytest.raises(ContainerError, match="qforensics.trace"):
+    with pytest.raises(ContainerError, match=r"qforensics\.trace"):
         Trace.load(file)
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "absent")

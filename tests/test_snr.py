@@ -1,7 +1,7 @@
 """The prior experiment's logs (tests/data/seeds): every aggregate, SNR line and label from its per-reference matrices.
 
-The logs print three significant digits, so every input is known to half a unit of its last digit. Each check derives from
-that how far the recomputed number may be from the printed one, and no further.
+The logs print three significant digits, so every input is known to half a unit of its last digit. Each check derives
+from that how far the recomputed number may be from the printed one, and no further.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def test_generation_snr():
     _, found, slack = bounds("generation", "decode")
     analysis = snr.generation_snr([float(f) for f in floors], found)
     noise, signal, ratio, words = re.search(
-        rf"Noise floor \(within-format variance\): ({NUMBER})\nCross-format distance: ({NUMBER})\nSNR: ([\d.]+)×\n.* is (\w+ detectable)",
+        rf"Noise floor \(within-format variance\): ({NUMBER})\nCross-format distance: ({NUMBER})\n"
+        r"SNR: ([\d.]+)×\n.* is (\w+ detectable)",
         text,
     ).groups()
     assert close(analysis.noise, noise, np.mean([half_unit(f) for f in floors]))
@@ -137,7 +138,8 @@ def test_verification_snr(phase):
     noise_slack = np.diag(slack).mean()
     assert close(analysis.noise, noise, noise_slack)
     blocks = re.findall(
-        rf"\((?:all pairs|meaningful pairs only)\):\s+Count: (\d+)\s+Mean: ({NUMBER})\s+SNR \((?:all|meaningful)\): ([\d.]+)×",
+        rf"\((?:all pairs|meaningful pairs only)\):\s+Count: (\d+)\s+Mean: ({NUMBER})\s+"
+        r"SNR \((?:all|meaningful)\): ([\d.]+)×",
         text,
     )
     assert len(blocks) == 2
