@@ -151,11 +151,13 @@ def test_path_notes_come_from_the_replay_only():
     assert found.racing == {"prefill": ("x",), "decode": ("x",)}
     assert found.unconfirmed == {"prefill": (), "decode": ("y",)}
     assert qf.compare(noted, plain).racing == {"prefill": (), "decode": ()}
-    for wrong in ([], ["x"], {"other": []}):
-        bad = replace(plain, provenance={"racing": wrong})
-        if wrong:
-            with pytest.raises(ValueError, match="racing"):
-                qf.compare(plain, bad)
+    assert qf.compare(plain, replace(plain, provenance={"racing": ["x"]})).racing == {
+        "prefill": ("x",),
+        "decode": ("x",),
+    }
+    for wrong in ("x", 5, {"other": []}, {"prefill": "x"}):
+        with pytest.raises(ValueError, match="racing"):
+            qf.compare(plain, replace(plain, provenance={"racing": wrong}))
 
 
 def test_pool_and_json():

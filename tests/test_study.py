@@ -121,9 +121,10 @@ def test_files(finished):
 
 def test_progress_counts_every_cell(finished):
     _, _, seen = finished
-    assert [p.done for p in seen] == list(range(1, len(seen) + 1))
-    # 10 references, of them 2 missing; 40 planned replays, 32 done; 5 + 1 repeat groups of 3, one of them failed
-    assert (len(seen), seen[-1].total) == (8 + 32 + 15, 10 + 50 + 18)
+    *cells, end = seen
+    assert [p.done for p in cells] == list(range(1, len(cells) + 1))
+    # 10 references, of them 2 missing; 50 planned replays, 32 done; 5 + 1 groups of 3 repeats, one of them failed
+    assert (len(cells), end.done, end.total, end.cell) == (8 + 32 + 15, 78, 10 + 50 + 18, "end")
     assert seen[0].cell == "reference/one/0"
 
 

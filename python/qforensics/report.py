@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 from io import StringIO
 
-from qforensics.comparison import PHASES
 from qforensics.snr import SnrAnalysis
 from qforensics.study_result import StudyResult
+from qforensics.trace import PHASES
 
 __all__ = ["report_html", "report_tables", "report_text"]
 
