@@ -1,9 +1,13 @@
 // Plans, packed weights and the emulator. Defaults and names live in python/qforensics/kernels.py.
 #include <pybind11/stl.h>
 
+#include <mutex>
+#include <optional>
+
 #include "bindings/arrays.h"
 #include "bindings/core_topics.h"
 #include "kernels/emulate/emulate_gemm.h"
+#include "kernels/race/explain_race.h"
 #include "kernels/table.h"
 
 namespace qf::bindings {
@@ -41,10 +45,11 @@ PackedWeight pack_dense_array(const Array<uint16_t>& weight, const std::string& 
 }
 
 struct Runner {  // an executor context that owns its threads
-  Runner(const std::string& isa, int threads) : isa(parse_isa(isa)), pool(threads) {}
+  Runner(const std::string& name, int threads) : isa(parse_isa(name)), pool(threads) {}
   ExecutorContext context(uint64_t seed, bool deterministic) { return {isa, &pool, seed, deterministic}; }
   Isa isa;
   ThreadPool pool;
+  std::mutex mutex;  // a pool serves one caller at a time; Python threads may share a runner
 };
 
 /// Element type checks happen here, because the plan decides them: uint16 bits of fp16 or bf16, or float32.
@@ -66,7 +71,48 @@ py::array emulate(const Plan& plan, const PackedWeight& weight, const py::array&
   py::array out = plan.epilogue.output == Format::fp32 ? py::array(py::array_t<float>(shape)) : py::array(py::array_t<uint16_t>(shape));
   const GemmArgs args{activations.data(), plan.k, bias ? bias->data() : nullptr, out.mutable_data(), plan.n};
   py::gil_scoped_release release;
+  const std::lock_guard lock(runner.mutex);
   emulate_gemm(plan, weight, args, runner.context(seed, deterministic));
+  return out;
+}
+
+Array<float> dequantize_array(const Plan& plan, const PackedWeight& weight, Runner& runner) {
+  Array<float> out({plan.k, plan.n});
+  float* values = out.mutable_data();
+  py::gil_scoped_release release;
+  const std::lock_guard lock(runner.mutex);
+  dequantize_weight(plan, weight, runner.context(0, true), values);
+  return out;
+}
+
+py::dict explain(const Plan& plan, const PackedWeight& weight, const Array<uint16_t>& activations, const Array<uint16_t>& outputs,
+                 const Array<uint8_t>& known, Runner& runner, int64_t tries, uint64_t seed) {
+  require_shape(activations, {plan.m, plan.k}, "activations");
+  require_shape(outputs, {plan.m, plan.n}, "outputs");
+  require_shape(known, {plan.n}, "known");
+  require(plan.trees.size() == 1 && plan.trees[0].racing, plan.kernel, ": nothing races in this plan");
+  const int64_t blocks = static_cast<int64_t>(plan.trees[0].leaves.size());
+  RaceExplanation found;
+  {
+    py::gil_scoped_release release;
+    const std::lock_guard lock(runner.mutex);
+    const ExecutorContext context = runner.context(seed, true);
+    std::vector<float> partials(static_cast<size_t>(blocks * plan.m * plan.n));
+    emulate_leaves(plan, weight, {activations.data(), plan.k, nullptr, nullptr, plan.n}, context, partials.data());
+    found = explain_race({plan.m, plan.n, blocks, partials.data(), outputs.data(), known.data(), tries, seed}, context);
+  }
+  const int64_t column_blocks = (plan.n + 63) / 64;
+  py::array_t<uint8_t> reach({plan.m, plan.n});
+  std::copy_n(reinterpret_cast<const uint8_t*>(found.reach.data()), found.reach.size(), reach.mutable_data());
+  py::dict out;
+  out["blocks"] = blocks;
+  out["reach"] = reach;
+  out["orders"] = py::none();
+  out["first"] = py::none();
+  if (found.exact) {
+    out["orders"] = py::array_t<int64_t>({plan.m, column_blocks, int64_t{2}}, found.orders.data());
+    out["first"] = py::array_t<int8_t>({plan.m, column_blocks, int64_t{2}, blocks}, found.first.data());
+  }
   return out;
 }
 
@@ -156,6 +202,9 @@ void bind_kernels(py::module_& m) {
   py::class_<Runner>(m, "KernelRunner").def(py::init<const std::string&, int>(), py::arg("isa"), py::arg("threads"));
   m.def("emulate_gemm", &emulate, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("bias"), py::arg("runner"),
         py::arg("seed"), py::arg("deterministic"));
+  m.def("dequantize_weight", &dequantize_array, py::arg("plan"), py::arg("weight"), py::arg("runner"));
+  m.def("explain_race", &explain, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("outputs"), py::arg("known"),
+        py::arg("runner"), py::arg("tries"), py::arg("seed"));
   m.def("kernel_table", [] {
     py::list out;
     for (const KernelInfo& info : kernel_table()) out.append(py::make_tuple(info.name, info.options, info.summary));

@@ -6,7 +6,7 @@
 namespace qf {
 namespace {
 
-constexpr size_t kShownRegions = 12;
+constexpr size_t kShownRegions = 12, kShownTrees = 3;
 
 const char* narrow_text(Narrow narrow) {
   switch (narrow) {
@@ -117,7 +117,8 @@ std::string describe(const Plan& plan) {
         << ": tree " << r.tree << "\n";
   }
   if (plan.regions.size() > kShownRegions) out << "... and " << plan.regions.size() - kShownRegions << " regions more\n";
-  for (size_t i = 0; i < plan.trees.size(); ++i) describe_tree(out, plan, i);
+  for (size_t i = 0; i < plan.trees.size() && i < kShownTrees; ++i) describe_tree(out, plan, i);
+  if (plan.trees.size() > kShownTrees) out << "... and " << plan.trees.size() - kShownTrees << " trees more\n";
   return out.str();
 }
 

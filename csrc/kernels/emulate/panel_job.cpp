@@ -187,6 +187,7 @@ class PanelJob {
     const int64_t kept = std::min(slice.columns, call_.plan.n - column);
     narrow_span(call_.context.isa, tree.leaf_narrow, slice.accumulators->get(),
                 static_cast<int64_t>(tree.leaves.size()) * slice.rows * slice.columns);
+    if (call_.leaves != nullptr) return write_leaves(slice, column, kept);
     std::vector<float> scratch(std::max<size_t>(2, tree.adds.size()) * static_cast<size_t>(slice.columns));
     std::vector<float> result(static_cast<size_t>(slice.columns)), bias = bias_of(column, kept), scale = scale_of(slice);
     const EpilogueArgs epilogue = {&call_.plan.epilogue, scale.data(), bias.data()};
@@ -199,6 +200,15 @@ class PanelJob {
                               : combine_row(call_.context.isa, tree, leaves, scratch.data());
       char* out = static_cast<char*>(call_.args.out) + (row * call_.args.ldo + column) * element;
       finish_row(call_.context.isa, epilogue, root, kept, out, result.data());
+    }
+  }
+
+  void write_leaves(const Slice& slice, int64_t column, int64_t kept) {
+    for (size_t i = 0; i < slice.tree->leaves.size(); ++i) {
+      for (int64_t r = 0; r < slice.rows; ++r) {
+        const int64_t row = static_cast<int64_t>(i) * call_.plan.m + call_.row_begin + slice.row_begin + r;
+        std::copy_n(slice.leaf(i) + r * slice.columns, kept, call_.leaves + row * call_.plan.n + column);
+      }
     }
   }
 
