@@ -11,7 +11,7 @@ _MAX_RANGES = 4000  # drawn K ranges per leaf: more would be a solid bar anyway
 
 
 def plot(plan: Plan, ax: Any = None) -> Any:
-    """Left: which tree each output owns. Right: leaves along K (top to bottom), and the order in which they are added."""
+    """Left: which tree each output owns. Right: leaves along K, top to bottom, and the order in which they are added."""
     import matplotlib.pyplot as plt
 
     if ax is None:
@@ -37,7 +37,8 @@ def _draw_regions(plan: Plan, ax: Any) -> None:
     import matplotlib.pyplot as plt
 
     for r0, r1, c0, c1, tree in plan.regions:
-        ax.add_patch(plt.Rectangle((c0, r0), c1 - c0, r1 - r0, facecolor=f"C{tree % 10}", edgecolor="white", linewidth=0.5))
+        tile = plt.Rectangle((c0, r0), c1 - c0, r1 - r0, facecolor=f"C{tree % 10}", edgecolor="white", linewidth=0.5)
+        ax.add_patch(tile)
     ax.set(xlim=(0, plan.shape[1]), ylim=(plan.shape[0], 0), xlabel="column", ylabel="row")
     ax.set_title(f"{len(plan.trees)} tree{'s' if len(plan.trees) > 1 else ''} over the output")
 
@@ -49,7 +50,7 @@ def _draw_tree(plan: Plan, index: int, ax: Any) -> None:
         ranges = [(start + i * stride, length) for start, length, stride, count in walks for i in range(count)]
         ax.broken_barh(ranges[:_MAX_RANGES], (leaf - 0.35, 0.7), facecolor=f"C{index % 10}", linewidth=0)
     place = {leaf: (k * 1.02, float(leaf)) for leaf in range(len(leaves))}
-    depth = {leaf: 0 for leaf in range(len(leaves))}
+    depth = dict.fromkeys(range(len(leaves)), 0)
     for i, (left, right) in enumerate(adds):
         node = len(leaves) + i
         depth[node] = 1 + max(depth[left], depth[right])

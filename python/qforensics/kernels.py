@@ -1,4 +1,4 @@
-"""Emulated quantized GEMM kernels: the bits that a named kernel gives on a named GPU, and the plan that decides them."""
+"""Emulated quantized GEMM kernels: the bits a named kernel gives on a named GPU, and the plan that decides them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from qforensics import _core
 
 __all__ = ["Plan", "RaceExplanation", "dequantize", "emulate", "explain_race", "names", "plan", "resolve", "variants"]
 
-ALIASES = {"gptq": "exllama", "gptq_marlin": "marlin", "awq_marlin": "marlin", "pytorch_int4": "tinygemm", "awq_dequantize": "awq"}
+ALIASES = {
+    "gptq": "exllama",
+    "gptq_marlin": "marlin",
+    "awq_marlin": "marlin",
+    "pytorch_int4": "tinygemm",
+    "awq_dequantize": "awq",
+}
 """Names of vLLM's and PyTorch's operators for the kernels of `names()`."""
 
 # Matrix unit, SM count and shared memory per block; the device profile table replaces this.
@@ -81,7 +87,8 @@ class Plan:
     def __repr__(self) -> str:
         m, n, k = self.shape
         trees = f"{len(self.trees)} tree{'s' if len(self.trees) > 1 else ''}"
-        return f"Plan({self.kernel}, {m}x{n}x{k}, {self.device}, {trees}, {'confirmed' if self.confirmed else 'unconfirmed'})"
+        status = "confirmed" if self.confirmed else "unconfirmed"
+        return f"Plan({self.kernel}, {m}x{n}x{k}, {self.device}, {trees}, {status})"
 
     def plot(self, ax: Any = None) -> Any:
         """Draws the regions of the output and the tree that most outputs share. Returns the matplotlib figure."""
@@ -95,8 +102,9 @@ class RaceExplanation:
     """What orders of atomics explain recorded outputs of the exllama kernel.
 
     `reach` [M, N]: 0 undecided, 1 explained (reached), 2 refuted. Up to 8 blocks units of (row, 64 columns, parity of
-    column // 2) were decided as a whole: `orders` [M, ceil(N / 64), 2] counts the orders that give all outputs of the unit
-    (the first two addends commute and count once), `first` [..., blocks] is the first of them. Beyond 8 blocks both are None and outputs were searched one by one.
+    column // 2) were decided as a whole: `orders` [M, ceil(N / 64), 2] counts the orders that give all outputs of the
+    unit (the first two addends commute and count once), `first` [..., blocks] is the first of them. Beyond 8 blocks
+    both are None and outputs were searched one by one.
     """
 
     blocks: int
@@ -114,7 +122,8 @@ class RaceExplanation:
 
     def __repr__(self) -> str:
         counts = np.bincount(self.reach.ravel(), minlength=3)
-        return f"RaceExplanation({self.blocks} blocks, {counts[1]} outputs explained, {counts[2]} refuted, {counts[0]} undecided)"
+        words = f"{counts[1]} outputs explained, {counts[2]} refuted, {counts[0]} undecided"
+        return f"RaceExplanation({self.blocks} blocks, {words})"
 
 
 def names() -> list[str]:
@@ -134,7 +143,9 @@ def resolve(variant: str, *, gpu_class: str, engine: str = "vllm-0.21") -> str:
     return str(_core.resolve_variant(variant, gpu_class, engine))
 
 
-def plan(kernel: str, shape: tuple[int, int, int], *, group_size: int, device: str, dtype: str | None = None, **options: Any) -> Plan:
+def plan(
+    kernel: str, shape: tuple[int, int, int], *, group_size: int, device: str, dtype: str | None = None, **options: Any
+) -> Plan:
     """The reduction plan of `kernel` for `shape` = (M, N, K).
 
     `dtype` is "fp16", "bf16" or "fp32"; by default bf16 for tinygemm and fp16 elsewhere. Options as in `emulate`.
@@ -168,14 +179,18 @@ def emulate(
     ----------
     kernel : a name of `names()`, or the operator's own: gptq, gptq_marlin, awq_marlin, pytorch_int4, awq_dequantize.
     activations : [M, K] float16 or ml_dtypes.bfloat16 (float32 for `fp32` and `openvino`).
-    codes : [K, N] uint8, 0..15.   zeros : [K / G, N] uint8.   scales : [K / G, N] float16; rounded to bfloat16 with bfloat16
-        activations.   group_size : G, or -1 for one group.
-    seed : draws the order of racing atomics (exllama); None draws a new one.   deterministic : they land in ascending order.
+    codes : [K, N] uint8, 0..15.
+    zeros : [K / G, N] uint8.
+    scales : [K / G, N] float16; rounded to bfloat16 where the activations are.
+    group_size : G, or -1 for one group.
+    seed : draws the order of racing atomics (exllama); None draws a new one.
+    deterministic : atomics land in ascending order.
     isa, threads : how to compute, never what; by default $QFORENSICS_ISA or the machine's best, and all cores.
-    bias : [N] in the activations' dtype.   offsets : [K / G, N] float32, weight = (code - 8) * scale + offset.
+    bias : [N] in the activations' dtype.
+    offsets : [K / G, N] float32, weight = (code - 8) * scale + offset.
     group_index : [K], the group of each row (GPTQ act-order).
-    options : fp32_reduce (marlin), split (cublas, awq, hgemm: a number of parts or "auto"), layout ("kn" or "nk", cublas),
-        inner_k_tiles (tinygemm), activation_group (openvino: int8 activations), symmetric (all zeros are 8).
+    options : fp32_reduce (marlin), split (cublas, awq, exllama, hgemm: a number of parts or "auto"), layout ("kn" or
+        "nk", cublas), inner_k_tiles (tinygemm), activation_group (openvino: int8 activations), symmetric (zeros are 8).
 
     Returns
     -------
@@ -189,7 +204,7 @@ def emulate(
     dtype = _format(activations)
     k, n = codes.shape
     if activations.ndim != 2 or activations.shape[1] != k:
-        raise ValueError(f"activations: expected shape [M, {k}] to match codes {codes.shape}, found {activations.shape}")
+        raise ValueError(f"activations: expected [M, {k}] to match codes {codes.shape}, found {activations.shape}")
     if name == "cublas" and dtype == "bf16":  # torch.mm takes numbers: fp16 dequantization, then the cast to bf16
         fp16 = _plan("cublas", (1, n, k), group_size, device, "fp16", _core.KernelOptions())
         packed = _pack_codes(codes, zeros, scales, "fp16", group_size, offsets, group_index)
@@ -202,7 +217,8 @@ def emulate(
     if kernel == "awq_dequantize":
         return np.asarray(_core.dequantize_weight(made._core_plan, weight, runner)).astype(activations.dtype)
     drawn = secrets.randbits(64) if seed is None else seed
-    out = _core.emulate_gemm(made._core_plan, weight, _bits(activations), None if bias is None else _bits(bias), runner, drawn, deterministic)
+    addend = None if bias is None else _bits(bias)
+    out = _core.emulate_gemm(made._core_plan, weight, _bits(activations), addend, runner, drawn, deterministic)
     return np.asarray(out).view(activations.dtype)
 
 
@@ -254,7 +270,9 @@ def explain_race(
     picked = np.arange(n) if columns is None else np.asarray(columns)
     known, given = np.zeros(n, np.uint8), np.zeros((activations.shape[0], n), np.uint16)
     known[picked], given[:, picked] = 1, _bits(outputs)
-    found = _core.explain_race(made._core_plan, packed, _bits(activations), given, known, _runner(isa, threads), tries, seed)
+    found = _core.explain_race(
+        made._core_plan, packed, _bits(activations), given, known, _runner(isa, threads), tries, seed
+    )
     return RaceExplanation(found["blocks"], found["reach"][:, picked], found["orders"], found["first"])
 
 
@@ -263,7 +281,8 @@ def _known(name: str, allowed: Iterable[str], what: str) -> str:
     if name in options:
         return name
     close = difflib.get_close_matches(str(name), options, n=3, cutoff=0.4)
-    raise ValueError(f"unknown {what} {name!r}; " + (f"did you mean {', '.join(close)}?" if close else f"one of: {', '.join(options)}"))
+    hint = f"did you mean {', '.join(close)}?" if close else f"one of: {', '.join(options)}"
+    raise ValueError(f"unknown {what} {name!r}; {hint}")
 
 
 def _kernel(name: str) -> str:
@@ -293,7 +312,8 @@ def _plan(kernel: str, shape: tuple[int, int, int], group_size: int, device: str
     m, n, k = shape
     numbers = _core.DeviceNumbers(**_DEVICES[_known(device, _DEVICES, "device")])
     made = _core.make_plan(kernel, m, n, k, group_size, dtype, numbers, options)
-    return Plan(made.kernel, (m, n, k), made.group, device, made.sentence, tuple(made.facts), tuple(made.unconfirmed), made)
+    notes = tuple(made.facts), tuple(made.unconfirmed)
+    return Plan(made.kernel, (m, n, k), made.group, device, made.sentence, *notes, made)
 
 
 def _format(array: NDArray[Any]) -> str:

@@ -20,8 +20,8 @@ void check_call(const Plan& plan, const PackedWeight& weight, const GemmArgs& ar
   require(weight.is_dense() || weight.group == plan.group, plan.kernel, ": the plan is for group size ", plan.group,
           ", the weight has ", weight.group);
   const bool half_unit = uses_matrix_unit(plan) || plan.step == StepRule::half2_chain;
-  require(!half_unit || weight.format == plan.activations, plan.kernel, ": activations are ", format_name(plan.activations),
-          ", scales or weights ", format_name(weight.format));
+  require(!half_unit || weight.format == plan.activations, plan.kernel, ": activations are ",
+          format_name(plan.activations), ", scales or weights ", format_name(weight.format));
   require(args.lda >= plan.k && args.ldo >= plan.n, plan.kernel, ": row strides ", args.lda, " and ", args.ldo,
           " are shorter than K = ", plan.k, " and N = ", plan.n);
   require((plan.epilogue.bias != BiasRule::none) == (args.bias != nullptr), plan.kernel, ": the plan has ",
@@ -29,7 +29,8 @@ void check_call(const Plan& plan, const PackedWeight& weight, const GemmArgs& ar
   require(context.pool != nullptr, plan.kernel, ": no thread pool");
 }
 
-void run_blocks(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context, float* leaves) {
+void run_blocks(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context,
+                float* leaves) {
   const int64_t groups = (weight.panels() + kGroupPanels - 1) / kGroupPanels;
   for (int64_t begin = 0; begin < plan.m; begin += kRowBlock) {
     Activations activations(plan, std::min(kRowBlock, plan.m - begin));

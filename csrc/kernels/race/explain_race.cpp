@@ -83,7 +83,8 @@ void explain_unit(const RaceQuestion& q, Isa isa, int64_t index, RaceExplanation
   out.orders[static_cast<size_t>(index)] = orders;
   std::copy_n(search.first().begin(), q.blocks, out.first.begin() + index * q.blocks);
   for (int64_t c = block * 64; c < std::min(q.n, block * 64 + 64); ++c) {
-    if (((c >> 1) & 1) == parity && q.known[c]) out.reach[static_cast<size_t>(row * q.n + c)] = orders ? Reach::reached : Reach::refuted;
+    if (((c >> 1) & 1) == parity && q.known[c])
+      out.reach[static_cast<size_t>(row * q.n + c)] = orders ? Reach::reached : Reach::refuted;
   }
 }
 
