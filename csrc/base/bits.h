@@ -8,20 +8,20 @@
 
 namespace qf {
 
-QF_HD inline uint32_t float_bits(float value) {
+QF_HD_INLINE uint32_t float_bits(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
   return bits;
 }
 
-QF_HD inline float bits_float(uint32_t bits) {
+QF_HD_INLINE float bits_float(uint32_t bits) {
   float value;
   memcpy(&value, &bits, sizeof value);
   return value;
 }
 
 /// 2^exponent for exponents of normal fp32 numbers (-126 .. 127).
-QF_HD inline float exp2_int(int exponent) {
+QF_HD_INLINE float exp2_int(int exponent) {
   return bits_float(static_cast<uint32_t>(exponent + 127) << 23);
 }
 

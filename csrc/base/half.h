@@ -6,7 +6,7 @@
 
 namespace qf {
 
-QF_HD inline float half_to_float(uint16_t half) {
+QF_HD_INLINE float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t magnitude = half & 0x7FFFu;
   if (magnitude >= 0x7C00u) {  // Inf keeps its bits, NaN becomes quiet
@@ -17,7 +17,7 @@ QF_HD inline float half_to_float(uint16_t half) {
   return bits_float(sign | float_bits(static_cast<float>(magnitude) * 0x1p-24f));
 }
 
-QF_HD inline uint16_t float_to_half(float value) {
+QF_HD_INLINE uint16_t float_to_half(float value) {
   const uint32_t bits = float_bits(value);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
@@ -36,17 +36,17 @@ QF_HD inline uint16_t float_to_half(float value) {
   return static_cast<uint16_t>(sign | ((rounded >> 13) - (112u << 10)));
 }
 
-QF_HD inline float bf16_to_float(uint16_t bf16) { return bits_float(static_cast<uint32_t>(bf16) << 16); }
+QF_HD_INLINE float bf16_to_float(uint16_t bf16) { return bits_float(static_cast<uint32_t>(bf16) << 16); }
 
-QF_HD inline uint16_t float_to_bf16(float value) {
+QF_HD_INLINE uint16_t float_to_bf16(float value) {
   const uint32_t bits = float_bits(value);
   if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
   return static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
 }
 
 /// fp32 -> fp16 -> fp32, one rounding.
-QF_HD inline float round_to_half(float value) { return half_to_float(float_to_half(value)); }
+QF_HD_INLINE float round_to_half(float value) { return half_to_float(float_to_half(value)); }
 /// fp32 -> bf16 -> fp32, one rounding.
-QF_HD inline float round_to_bf16(float value) { return bf16_to_float(float_to_bf16(value)); }
+QF_HD_INLINE float round_to_bf16(float value) { return bf16_to_float(float_to_bf16(value)); }
 
 }  // namespace qf

@@ -1,0 +1,168 @@
+// _engine: the transformer on LibTorch. Checks arrays, releases the GIL, calls, returns. `_core` must be imported first: it
+// owns the types that both modules use (SfuTables).
+#include <pybind11/functional.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+
+#include "bindings/arrays.h"
+#include "bindings/engine_inputs.h"
+#include "engine/session.h"
+#include "numerics/special_function_unit.h"
+
+namespace qf::bindings {
+namespace {
+
+/// Collects weights, then becomes a model. Owns the threads; the tables belong to Python.
+class Engine {
+ public:
+  Engine(const py::dict& config, const std::string& dtype, const std::string& operators, const py::dict& machine, const SfuTables& special)
+      : config_(parse_config(config)), dtype_(parse_dtype(dtype)), operators_(operators), special_(special.view()) {
+    machine_.isa = parse_isa(machine["isa"].cast<std::string>());
+    pool_ = std::make_unique<ThreadPool>(machine["threads"].cast<int>());
+    machine_.pool = pool_.get();
+    machine_.special = &special_;
+    machine_.device = parse_device(machine["device"].cast<py::dict>());
+    hopper_ = machine["hopper"].cast<bool>();
+    machine_.deterministic = machine["deterministic"].cast<bool>();
+    machine_.seed = machine["seed"].cast<uint64_t>();
+    weights_.layers.resize(static_cast<size_t>(config_.layers));
+  }
+
+  void set_tensor(const std::string& name, int64_t layer, const py::array& array) {
+    at::Tensor tensor = copy_array(name, array, dtype_);
+    if (name == "final_norm") return void(weights_.final_norm = std::move(tensor));
+    if (name == "embedding") return void(weights_.embedding = std::move(tensor));
+    if (name == "rotary_cache") return void(weights_.rotary_cache = std::move(tensor));
+    LayerWeights& target = at_layer(layer);
+    if (name == "input_norm") return void(target.input_norm = std::move(tensor));
+    if (name == "post_attention_norm") return void(target.post_attention_norm = std::move(tensor));
+    if (name == "q_norm") return void(target.q_norm = std::move(tensor));
+    if (name == "k_norm") return void(target.k_norm = std::move(tensor));
+    throw Error("unknown tensor '" + name + "'");
+  }
+
+  void set_linear(const std::string& name, int64_t layer, const std::string& kernel, const py::dict& options, PackedWeight weight,
+                  const std::optional<py::array>& bias) {
+    at::Tensor bias_tensor;
+    if (bias) bias_tensor = copy_array(name + ".bias", *bias, dtype_);
+    auto linear = std::make_unique<Linear>(kernel, parse_options(options), std::move(weight), std::move(bias_tensor));
+    if (name == "lm_head") return void(weights_.lm_head = std::move(linear));
+    LayerWeights& target = at_layer(layer);
+    if (name == "qkv_proj") return void(target.qkv = std::move(linear));
+    if (name == "o_proj") return void(target.o = std::move(linear));
+    if (name == "gate_up_proj") return void(target.gate_up = std::move(linear));
+    if (name == "down_proj") return void(target.down = std::move(linear));
+    throw Error("unknown linear layer '" + name + "'");
+  }
+
+  void set_codes(const std::string& name, int64_t layer, const std::string& kernel, const py::dict& options, const py::dict& weight,
+                 const std::optional<py::array>& bias) {
+    set_linear(name, layer, kernel, options, parse_codes(weight), bias);
+  }
+
+  void set_dense(const std::string& name, int64_t layer, const std::string& kernel, const py::dict& options,
+                 const Array<uint16_t>& weight, const std::string& dtype, const std::optional<py::array>& bias) {
+    require(weight.ndim() == 2, name, ": expected shape [N, K], found ", shape_text(weight));
+    set_linear(name, layer, kernel, options, pack_dense(weight.data(), weight.shape(0), weight.shape(1), kernel_format(parse_dtype(dtype))),
+               bias);
+  }
+
+  void finish() {
+    model_ = std::make_unique<Transformer>(config_, dtype_, operator_set(operators_, hopper_), machine_, std::move(weights_));
+  }
+
+  Transformer& model() const {
+    require(model_ != nullptr, "the engine is not finished: weights are still missing");
+    return *model_;
+  }
+
+  py::dict run(const std::vector<py::dict>& requests, int64_t top_k, uint64_t seed, const std::optional<py::function>& progress);
+
+ private:
+  LayerWeights& at_layer(int64_t layer) {
+    require(layer >= 0 && layer < config_.layers, "layer ", layer, ": the model has ", config_.layers);
+    return weights_.layers[static_cast<size_t>(layer)];
+  }
+
+  ModelConfig config_;
+  DType dtype_;
+  std::string operators_;
+  SfuView special_;
+  std::unique_ptr<ThreadPool> pool_;
+  Machine machine_{};
+  bool hopper_;
+  ModelWeights weights_;
+  std::unique_ptr<Transformer> model_;
+};
+
+py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint64_t seed, const std::optional<py::function>& progress) {
+  require(top_k >= 1 && top_k <= config_.vocabulary, "top_k must be between 1 and ", config_.vocabulary, ", got ", top_k);
+  std::vector<SequenceRequest> sequences;
+  for (const py::dict& request : requests) sequences.push_back(parse_request(request));
+  const Progress report = [&](int64_t done, int64_t total) {
+    py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    if (progress) (*progress)(done, total);
+  };
+  SessionResult result;
+  {
+    py::gil_scoped_release release;
+    model().reseed(seed);
+    result = run_session(model(), sequences, top_k, report);
+  }
+  py::list steps, out;
+  for (const StepRecord& step : result.steps) steps.append(py::make_tuple(step.prefill ? "prefill" : "decode", step.rows));
+  for (const SequenceResult& sequence : result.sequences) {
+    py::dict item;
+    item["generated"] = py::array_t<int64_t>(static_cast<py::ssize_t>(sequence.generated.size()), sequence.generated.data());
+    item["prefill"] = rows_dict(sequence.prefill);
+    item["decode"] = rows_dict(sequence.decode);
+    out.append(item);
+  }
+  py::dict answer;
+  answer["sequences"] = out;
+  answer["steps"] = steps;
+  for (const bool prefill : {true, false}) {
+    const PathNotes& notes = prefill ? result.prefill_notes : result.decode_notes;
+    py::dict item;
+    item["unconfirmed"] = notes.unconfirmed;
+    item["racing"] = notes.racing;
+    answer[prefill ? "prefill_notes" : "decode_notes"] = item;
+  }
+  return answer;
+}
+
+/// Per kind of linear layer and number of rows: the kernel that ran, in words.
+py::dict kernels_of(const Engine& engine) {
+  py::dict out;
+  for (const auto& [name, linear] : engine.model().linear_kinds()) {
+    py::dict by_rows;
+    for (const auto& [rows, plan] : linear->plans()) by_rows[py::int_(rows)] = plan.kernel;
+    out[name.c_str()] = by_rows;
+  }
+  return out;
+}
+
+}  // namespace
+}  // namespace qf::bindings
+
+PYBIND11_MODULE(_engine, m) {
+  namespace py = pybind11;
+  using qf::bindings::Engine;
+  m.doc() = "qforensics engine: the transformer on LibTorch";
+  py::register_local_exception<qf::Error>(m, "EngineError", PyExc_ValueError);
+  m.attr("torch_version") = TORCH_VERSION;
+  py::class_<Engine>(m, "Engine")
+      .def(py::init<const py::dict&, const std::string&, const std::string&, const py::dict&, const qf::SfuTables&>(), py::arg("config"),
+           py::arg("dtype"), py::arg("operators"), py::arg("machine"), py::arg("special"), py::keep_alive<1, 6>())
+      .def("set_tensor", &Engine::set_tensor, py::arg("name"), py::arg("layer"), py::arg("array"))
+      .def("set_codes", &Engine::set_codes, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"), py::arg("weight"),
+           py::arg("bias"))
+      .def("set_dense", &Engine::set_dense, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"), py::arg("weight"),
+           py::arg("dtype"), py::arg("bias"))
+      .def("finish", &Engine::finish)
+      .def("run", &Engine::run, py::arg("requests"), py::arg("top_k"), py::arg("seed"), py::arg("progress") = py::none())
+      .def("kernels", &qf::bindings::kernels_of);
+}

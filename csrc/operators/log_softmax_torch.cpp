@@ -1,0 +1,54 @@
+// PyTorch's cunn_SoftMaxForward as vLLM runs it on the logits: 1,024 threads, vectors of 8, CUDA's expf and logf.
+#include <cmath>
+#include <vector>
+
+#include "numerics/cuda_math.h"
+#include "operators/block_reduce.h"
+#include "operators/log_softmax.h"
+#include "operators/vector_ops.h"
+
+namespace qf {
+namespace {
+
+constexpr int kThreads = 1024;
+constexpr int kVector = 8;
+
+/// Each thread's sum over its vectors t, t + 1024, ..., then two rounds of warp shuffles.
+float exp_sum(const float* scale, const float* mantissa, int64_t columns) {
+  float partial[kThreads];
+  for (int thread = 0; thread < kThreads; ++thread) {
+    float sum = 0.0f;
+    for (int64_t first = int64_t{thread} * kVector; first < columns; first += int64_t{kThreads} * kVector) {
+      const int64_t end = first + kVector < columns ? first + kVector : columns;
+      for (int64_t i = first; i < end; ++i) sum = std::fma(scale[i], mantissa[i], sum);
+    }
+    partial[thread] = sum;
+  }
+  float warps[kWarp];
+  for (int warp = 0; warp < kWarp; ++warp) warps[warp] = warp_sum_descending(partial + warp * kWarp);
+  return warp_sum_descending(warps);
+}
+
+}  // namespace
+
+void log_softmax_torch(const OperatorContext& context, const LogSoftmaxArgs& args) {
+  const VectorOps& ops = vector_ops(context.isa);
+  const size_t size = static_cast<size_t>(args.columns);
+  context.pool->run(args.rows, [&](int64_t row) {
+    std::vector<float> scale(size), mantissa(size);
+    float* out = args.out + row * args.columns;
+    ops.widen(args.dtype, static_cast<const uint16_t*>(args.logits) + row * args.stride, args.columns, out);
+    const float largest = ops.max(out, args.columns);
+    ops.exp_parts(*context.sfu, out, largest, args.columns, scale.data(), mantissa.data());
+    const float log_sum = cuda_logf(exp_sum(scale.data(), mantissa.data(), args.columns));
+    for (size_t i = 0; i < size; ++i) out[i] = (out[i] - largest) - log_sum;
+  });
+}
+
+void log_softmax_torch_notes(const LogSoftmaxArgs& args, Notes& notes) {
+  if (args.dtype != DType::fp16) notes.push_back(std::string("log_softmax: ") + dtype_name(args.dtype) + " logits (source only)");
+  if (args.columns % kVector != 0) notes.push_back("log_softmax: vocabulary not a multiple of 8 (the tail's order is a guess)");
+  if (args.columns < kThreads * kVector) notes.push_back("log_softmax: vocabulary below 8,192 (smaller thread blocks in the source)");
+}
+
+}  // namespace qf
