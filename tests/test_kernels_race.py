@@ -1,10 +1,10 @@
-"""Racing fp16 atomics of the exllama kernel: recorded outputs explained, wrong ones refuted, seeded and canonical order."""
+"""Racing fp16 atomics of exllama: recorded outputs explained, wrong ones refuted, seeded and canonical order."""
 
 import numpy as np
 import pytest
-from vector_cases import Case, assert_same_bits, cases, differing, parameters
 
 from qforensics import kernels
+from vector_cases import Case, assert_same_bits, cases, differing, parameters
 
 RACING = [case for case in cases("gptq") if case.outputs_that_vary]
 

@@ -1,9 +1,9 @@
 """Emulated kernels against what the real ones answered on an H200: every case that does not race, every bit."""
 
 import pytest
-from vector_cases import FILES, Case, all_cases, assert_same_bits, cases, parameters
 
 from qforensics import kernels
+from vector_cases import FILES, Case, all_cases, assert_same_bits, cases, parameters
 
 FIXED = [case for case in all_cases() if not case.outputs_that_vary]
 
@@ -27,7 +27,7 @@ def test_nothing_was_left_out() -> None:
 
 @pytest.mark.parametrize("case", parameters([case for case in cases("cublas") if case.products < 10**10]))
 def test_cublas_split_is_recorded_or_tried(case: Case) -> None:
-    """Without the table: s = 1, 2, 3, 4 tried; exactly the kernels named splitK need more than one part, and name it."""
+    """Without the table: s = 1, 2, 3, 4 tried; exactly the kernels named splitK need more than one part."""
     activations, codes, zeros, scales = case.inputs()
     layout = case.options.get("layout", "kn")
     fits = []

@@ -52,6 +52,17 @@ PackedWeight pack_dense_array(const Array<uint16_t>& weight, const std::string& 
   return pack_dense(weight.data(), n, k, parsed);
 }
 
+/// fp16, bf16, fp16_out: (products, fraction bits, zero exponent); sm_count; shared_memory_per_block.
+DeviceNumbers device_numbers(const py::dict& numbers) {
+  const auto unit = [&](const char* name, Rounding rounding, int lowest) {
+    const auto [products, fraction_bits, zero_exponent] = numbers[name].cast<std::tuple<int, int, int>>();
+    return MatrixUnit{products, fraction_bits, rounding, zero_exponent, lowest};
+  };
+  return {unit("fp16", Rounding::fp32_toward_zero, -14), unit("bf16", Rounding::fp32_toward_zero, -126),
+          unit("fp16_out", Rounding::fp16_nearest_even, -14), numbers["sm_count"].cast<int>(),
+          numbers["shared_memory_per_block"].cast<int>()};
+}
+
 struct Runner {  // an executor context that owns its threads
   Runner(const std::string& name, int threads) : isa(parse_isa(name)), pool(threads) {}
   ExecutorContext context(uint64_t seed, bool deterministic) { return {isa, &pool, seed, deterministic}; }
@@ -143,18 +154,7 @@ py::dict plan_tree(const Tree& tree) {
 }
 
 void bind_plan(py::module_& m) {
-  py::class_<DeviceNumbers>(m, "DeviceNumbers")
-      .def(py::init([](int products, int fraction_bits, int zero_exponent, int zero_exponent_fp16, int sm_count,
-                       int shared_memory) {
-             const MatrixUnit fp16{products, fraction_bits, Rounding::fp32_toward_zero, zero_exponent, -14};
-             MatrixUnit bf16 = fp16, fp16_out = fp16;
-             bf16.input_exponent = -126;
-             fp16_out.rounding = Rounding::fp16_nearest_even;
-             fp16_out.zero_exponent = zero_exponent_fp16;
-             return DeviceNumbers{fp16, bf16, fp16_out, sm_count, shared_memory};
-           }),
-           py::kw_only(), py::arg("products"), py::arg("fraction_bits"), py::arg("zero_exponent"),
-           py::arg("zero_exponent_fp16"), py::arg("sm_count"), py::arg("shared_memory_per_block"));
+  py::class_<DeviceNumbers>(m, "DeviceNumbers").def(py::init(&device_numbers), py::arg("numbers"));
   py::class_<Plan>(m, "KernelPlan")
       .def_readonly("kernel", &Plan::kernel)
       .def_readonly("sentence", &Plan::sentence)

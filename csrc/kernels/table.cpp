@@ -53,6 +53,9 @@ Plan make_plan(std::string_view kernel, const Problem& problem, const DeviceNumb
   require(device.sm_count >= 1, kernel, ": a device has at least one SM, got ", device.sm_count);
   Plan plan = info.plan(resolved, device, options);
   plan.m = problem.m, plan.n = problem.n, plan.k = problem.k, plan.group = resolved.group;
+  const bool steps = plan.step == StepRule::matrix_unit || plan.step == StepRule::matrix_unit_fresh;
+  require(!steps || plan.unit.products > 0, kernel, ": this device has no matrix unit for ",
+          format_name(problem.format));
   check_plan(plan);
   return plan;
 }

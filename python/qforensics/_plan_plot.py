@@ -11,7 +11,7 @@ _MAX_RANGES = 4000  # drawn K ranges per leaf: more would be a solid bar anyway
 
 
 def plot(plan: Plan, ax: Any = None) -> Any:
-    """Left: which tree each output owns. Right: leaves along K, top to bottom, and the order in which they are added."""
+    """Left: which tree each output owns. Right: leaves along K, top to bottom, and the order of their additions."""
     import matplotlib.pyplot as plt
 
     if ax is None:
@@ -34,10 +34,10 @@ def _largest_tree(plan: Plan) -> int:
 
 
 def _draw_regions(plan: Plan, ax: Any) -> None:
-    import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
 
     for r0, r1, c0, c1, tree in plan.regions:
-        tile = plt.Rectangle((c0, r0), c1 - c0, r1 - r0, facecolor=f"C{tree % 10}", edgecolor="white", linewidth=0.5)
+        tile = Rectangle((c0, r0), c1 - c0, r1 - r0, facecolor=f"C{tree % 10}", edgecolor="white", linewidth=0.5)
         ax.add_patch(tile)
     ax.set(xlim=(0, plan.shape[1]), ylim=(plan.shape[0], 0), xlabel="column", ylabel="row")
     ax.set_title(f"{len(plan.trees)} tree{'s' if len(plan.trees) > 1 else ''} over the output")

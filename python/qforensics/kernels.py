@@ -1,13 +1,11 @@
-"""Emulated quantized GEMM kernels: the bits a named kernel gives on a named GPU, and the plan that decides them."""
+"""Emulated quantized GEMM kernels: the bits that a named kernel gives on a named GPU."""
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -15,86 +13,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qforensics import _core
+from qforensics.devices import DeviceProfile
+from qforensics.plans import (
+    Plan,
+    device_numbers,
+    kernel_name,
+    kernel_options,
+    make_plan,
+    names,
+    plan,
+    resolve,
+    variants,
+)
 
-__all__ = ["Plan", "RaceExplanation", "dequantize", "emulate", "explain_race", "names", "plan", "resolve", "variants"]
+__all__ = [
+    "Plan",
+    "RaceExplanation",
+    "dequantize",
+    "device_numbers",
+    "emulate",
+    "explain_race",
+    "names",
+    "plan",
+    "resolve",
+    "variants",
+]
 
-ALIASES = {
-    "gptq": "exllama",
-    "gptq_marlin": "marlin",
-    "awq_marlin": "marlin",
-    "pytorch_int4": "tinygemm",
-    "awq_dequantize": "awq",
-}
-"""Names of vLLM's and PyTorch's operators for the kernels of `names()`."""
-
-# Matrix unit, SM count and shared memory per block; the device profile table replaces this.
-_DEVICES: dict[str, dict[str, int]] = {
-    "h200": {
-        "products": 16,
-        "fraction_bits": 25,
-        "zero_exponent": -133,
-        "zero_exponent_fp16": -21,
-        "sm_count": 132,
-        "shared_memory_per_block": 227 * 1024,
-    },
-    "a100": {
-        "products": 8,
-        "fraction_bits": 24,
-        "zero_exponent": -132,
-        "zero_exponent_fp16": -20,
-        "sm_count": 108,
-        "shared_memory_per_block": 163 * 1024,
-    },
-}
 _FORMATS = {np.dtype(np.float16): "fp16", np.dtype(ml_dtypes.bfloat16): "bf16", np.dtype(np.float32): "fp32"}
 _TRIES = 200_000
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Who is added to whom, in what order and precision, for one GEMM. `str(plan)` is the tree in words."""
-
-    kernel: str
-    shape: tuple[int, int, int]
-    group_size: int
-    device: str
-    sentence: str
-    facts: tuple[str, ...]
-    unconfirmed: tuple[str, ...]
-    _core_plan: Any = field(repr=False, compare=False)
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether recordings of the real kernel confirm every rule on this path."""
-        return not self.unconfirmed
-
-    @property
-    def regions(self) -> list[tuple[int, int, int, int, int]]:
-        """Row begin, row end, column begin, column end, tree."""
-        return list(self._core_plan.regions)
-
-    @property
-    def trees(self) -> list[dict[str, Any]]:
-        """Per tree: `leaves` (walks of start, length, stride, count), `adds` (left, right node), `racing`."""
-        return list(self._core_plan.trees)
-
-    def describe(self) -> str:
-        return str(self._core_plan.describe())
-
-    def __str__(self) -> str:
-        return self.describe()
-
-    def __repr__(self) -> str:
-        m, n, k = self.shape
-        trees = f"{len(self.trees)} tree{'s' if len(self.trees) > 1 else ''}"
-        status = "confirmed" if self.confirmed else "unconfirmed"
-        return f"Plan({self.kernel}, {m}x{n}x{k}, {self.device}, {trees}, {status})"
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draws the regions of the output and the tree that most outputs share. Returns the matplotlib figure."""
-        from qforensics import _plan_plot
-
-        return _plan_plot.plot(self, ax)
 
 
 @dataclass(frozen=True)
@@ -126,35 +72,6 @@ class RaceExplanation:
         return f"RaceExplanation({self.blocks} blocks, {words})"
 
 
-def names() -> list[str]:
-    """Kernels of the table, in its order."""
-    return [name for name, _, _ in _core.kernel_table()]
-
-
-def variants() -> list[tuple[str, str, str, str]]:
-    """Lines (variant, GPU class, engine version, kernel); the first that fits wins."""
-    return list(_core.variant_table())
-
-
-def resolve(variant: str, *, gpu_class: str, engine: str = "vllm-0.21") -> str:
-    """The kernel that an engine runs for a variant on GPUs of a class (`hopper`, `ampere`, `ada`, ...)."""
-    _known(variant, {line[0] for line in variants()}, "variant")
-    _known(engine, {line[2] for line in variants()}, "engine")
-    return str(_core.resolve_variant(variant, gpu_class, engine))
-
-
-def plan(
-    kernel: str, shape: tuple[int, int, int], *, group_size: int, device: str, dtype: str | None = None, **options: Any
-) -> Plan:
-    """The reduction plan of `kernel` for `shape` = (M, N, K).
-
-    `dtype` is "fp16", "bf16" or "fp32"; by default bf16 for tinygemm and fp16 elsewhere. Options as in `emulate`.
-    """
-    name = _kernel(kernel)
-    dtype = dtype or ("bf16" if name == "tinygemm" else "fp16")
-    return _plan(name, shape, group_size, device, dtype, _options(kernel, name, options))
-
-
 def emulate(
     kernel: str,
     activations: NDArray[Any],
@@ -163,7 +80,7 @@ def emulate(
     scales: NDArray[np.float16],
     *,
     group_size: int,
-    device: str,
+    device: DeviceProfile | str,
     seed: int | None = None,
     deterministic: bool = False,
     isa: str | None = None,
@@ -196,8 +113,8 @@ def emulate(
     -------
     [M, N] in the activations' dtype ([K, N] weights for awq_dequantize).
     """
-    name = _kernel(kernel)
-    chosen = _options(kernel, name, options)
+    name = kernel_name(kernel)
+    chosen = kernel_options(kernel, name, options)
     if options.get("symmetric") and not (np.asarray(zeros) == 8).all():
         raise ValueError("symmetric=True, but zeros hold other values than 8")
     chosen.bias, chosen.offsets = bias is not None, offsets is not None
@@ -206,13 +123,13 @@ def emulate(
     if activations.ndim != 2 or activations.shape[1] != k:
         raise ValueError(f"activations: expected [M, {k}] to match codes {codes.shape}, found {activations.shape}")
     if name == "cublas" and dtype == "bf16":  # torch.mm takes numbers: fp16 dequantization, then the cast to bf16
-        fp16 = _plan("cublas", (1, n, k), group_size, device, "fp16", _core.KernelOptions())
+        fp16 = make_plan("cublas", (1, n, k), group_size, device, "fp16", _core.KernelOptions())
         packed = _pack_codes(codes, zeros, scales, "fp16", group_size, offsets, group_index)
         numbers = _core.dequantize_weight(fp16._core_plan, packed, _runner(isa, threads)).astype(ml_dtypes.bfloat16)
         chosen.dense, weight = True, _core.pack_dense(np.ascontiguousarray(numbers.T).view(np.uint16), "bf16")
     else:
         weight = _pack_codes(codes, zeros, scales, dtype, group_size, offsets, group_index)
-    made = _plan(name, (activations.shape[0], n, k), group_size, device, dtype, chosen)
+    made = make_plan(name, (activations.shape[0], n, k), group_size, device, dtype, chosen)
     runner = _runner(isa, threads)
     if kernel == "awq_dequantize":
         return np.asarray(_core.dequantize_weight(made._core_plan, weight, runner)).astype(activations.dtype)
@@ -232,12 +149,12 @@ def dequantize(
     dtype: str = "fp16",
     offsets: NDArray[np.float32] | None = None,
     group_index: NDArray[np.int32] | None = None,
-    device: str = "h200",
+    device: DeviceProfile | str = "h200",
 ) -> NDArray[np.float32]:
     """The weights [K, N] as they enter the kernel's arithmetic (integers where it scales later)."""
-    name = _kernel(kernel)
+    name = kernel_name(kernel)
     k, n = codes.shape
-    made = _plan(name, (1, n, k), group_size, device, dtype, _core.KernelOptions())
+    made = make_plan(name, (1, n, k), group_size, device, dtype, _core.KernelOptions())
     packed = _pack_codes(codes, zeros, scales, dtype, group_size, offsets, group_index)
     return np.asarray(_core.dequantize_weight(made._core_plan, packed, _runner(None, None)))
 
@@ -250,7 +167,7 @@ def explain_race(
     outputs: NDArray[np.float16],
     *,
     group_size: int,
-    device: str = "h200",
+    device: DeviceProfile | str = "h200",
     group_index: NDArray[np.int32] | None = None,
     columns: NDArray[np.int64] | None = None,
     tries: int = _TRIES,
@@ -265,7 +182,7 @@ def explain_race(
     Up to 8 blocks of 128 k every order is tried per unit; beyond, `tries` bounds the search for each single output.
     """
     k, n = codes.shape
-    made = _plan("exllama", (activations.shape[0], n, k), group_size, device, "fp16", _core.KernelOptions())
+    made = make_plan("exllama", (activations.shape[0], n, k), group_size, device, "fp16", _core.KernelOptions())
     packed = _pack_codes(codes, zeros, scales, "fp16", group_size, None, group_index)
     picked = np.arange(n) if columns is None else np.asarray(columns)
     known, given = np.zeros(n, np.uint8), np.zeros((activations.shape[0], n), np.uint16)
@@ -274,46 +191,6 @@ def explain_race(
         made._core_plan, packed, _bits(activations), given, known, _runner(isa, threads), tries, seed
     )
     return RaceExplanation(found["blocks"], found["reach"][:, picked], found["orders"], found["first"])
-
-
-def _known(name: str, allowed: Iterable[str], what: str) -> str:
-    options = sorted(allowed)
-    if name in options:
-        return name
-    close = difflib.get_close_matches(str(name), options, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(close)}?" if close else f"one of: {', '.join(options)}"
-    raise ValueError(f"unknown {what} {name!r}; {hint}")
-
-
-def _kernel(name: str) -> str:
-    return ALIASES.get(_known(name, [*names(), *ALIASES], "kernel"), name)
-
-
-def _options(asked: str, kernel: str, given: dict[str, Any]) -> Any:
-    """KernelOptions from keywords; refuses what the kernel does not read."""
-    read = next(words.split() for name, words, _ in _core.kernel_table() if name == kernel)
-    allowed = {word for word in read if word not in ("dense", "bias", "offsets")} | {"symmetric"}
-    for name in given:
-        _known(name, allowed, f"option of {asked}")
-    options = _core.KernelOptions()
-    for name in ("fp32_reduce", "activation_group", "symmetric"):
-        if name in given:
-            setattr(options, name, given[name])
-    if "split" in given:
-        options.split = 0 if given["split"] == "auto" else int(given["split"])
-    if "layout" in given:
-        options.transposed = _known(given["layout"], ("kn", "nk"), "layout") == "nk"
-    if given.get("inner_k_tiles", 8) not in (2, 4, 8):  # a packing of the same sums: no bit depends on it
-        raise ValueError(f"inner_k_tiles must be 2, 4 or 8, got {given['inner_k_tiles']}")
-    return options
-
-
-def _plan(kernel: str, shape: tuple[int, int, int], group_size: int, device: str, dtype: str, options: Any) -> Plan:
-    m, n, k = shape
-    numbers = _core.DeviceNumbers(**_DEVICES[_known(device, _DEVICES, "device")])
-    made = _core.make_plan(kernel, m, n, k, group_size, dtype, numbers, options)
-    notes = tuple(made.facts), tuple(made.unconfirmed)
-    return Plan(made.kernel, (m, n, k), made.group, device, made.sentence, *notes, made)
 
 
 def _format(array: NDArray[Any]) -> str:
