@@ -6,7 +6,7 @@
 namespace qf {
 namespace {
 
-constexpr size_t kShownRegions = 12;
+constexpr size_t kShownRegions = 12, kShownTrees = 3;
 
 const char* narrow_text(Narrow narrow) {
   switch (narrow) {
@@ -55,8 +55,10 @@ void describe_tree(std::ostream& out, const Plan& plan, size_t index) {
     describe_node(out, tree, tree.root(), "  ");
     return;
   }
-  out << "  racing adds to +0" << narrow_text(tree.race_narrow) << " each, one order per (row, 64 columns, parity of column / 2)\n";
-  for (int32_t leaf = 0; leaf < static_cast<int32_t>(tree.leaves.size()); ++leaf) describe_node(out, tree, leaf, "    ");
+  out << "  racing adds to +0" << narrow_text(tree.race_narrow)
+      << " each, one order per (row, 64 columns, parity of column / 2)\n";
+  for (int32_t leaf = 0; leaf < static_cast<int32_t>(tree.leaves.size()); ++leaf)
+    describe_node(out, tree, leaf, "    ");
 }
 
 }  // namespace
@@ -97,13 +99,15 @@ const char* step_rule_text(StepRule rule) {
 
 std::string describe(const Plan& plan) {
   std::ostringstream out;
-  out << plan.kernel << "  M = " << plan.m << ", N = " << plan.n << ", K = " << plan.k << ", group " << plan.group << "\n";
+  out << plan.kernel << "  M = " << plan.m << ", N = " << plan.n << ", K = " << plan.k << ", group " << plan.group
+      << "\n";
   out << plan.sentence << "\n";
   out << "weights: " << weight_rule_text(plan.weight) << "\nsteps: " << step_rule_text(plan.step);
   if (plan.step == StepRule::matrix_unit || plan.step == StepRule::matrix_unit_fresh) {
     out << ", " << plan.unit.products << " products, " << plan.unit.fraction_bits << " fraction bits";
   }
-  out << "\noutput: " << (plan.epilogue.channel_scale ? "rounded, times the column's scale, rounded to " : "rounded to ")
+  out << "\noutput: "
+      << (plan.epilogue.channel_scale ? "rounded, times the column's scale, rounded to " : "rounded to ")
       << format_name(plan.epilogue.output) << (plan.epilogue.bias == BiasRule::none ? "" : ", with bias") << "\n";
   for (const std::string& fact : plan.facts) out << "* " << fact << "\n";
   if (plan.confirmed()) {
@@ -116,8 +120,10 @@ std::string describe(const Plan& plan) {
     out << "rows " << r.row_begin << ".." << r.row_end - 1 << ", columns " << r.column_begin << ".." << r.column_end - 1
         << ": tree " << r.tree << "\n";
   }
-  if (plan.regions.size() > kShownRegions) out << "... and " << plan.regions.size() - kShownRegions << " regions more\n";
-  for (size_t i = 0; i < plan.trees.size(); ++i) describe_tree(out, plan, i);
+  if (plan.regions.size() > kShownRegions)
+    out << "... and " << plan.regions.size() - kShownRegions << " regions more\n";
+  for (size_t i = 0; i < plan.trees.size() && i < kShownTrees; ++i) describe_tree(out, plan, i);
+  if (plan.trees.size() > kShownTrees) out << "... and " << plan.trees.size() - kShownTrees << " trees more\n";
   return out.str();
 }
 

@@ -26,22 +26,22 @@ struct Problem {
 
 /// Options of all kernels; each kernel's line in kernels.def names the ones it reads.
 struct KernelOptions {
-  bool fp32_reduce = true;    // marlin: partials across blocks stay fp32
-  bool symmetric = false;     // machete: no zero points (z = 8 folded into the conversion)
-  bool dense = false;         // weights are stored as numbers, not as codes
+  bool fp32_reduce = true;  // marlin: partials across blocks stay fp32
+  bool symmetric = false;   // machete: no zero points (z = 8 folded into the conversion)
+  bool dense = false;       // weights are stored as numbers, not as codes
   bool bias = false;
-  bool offsets = false;       // fp32: the checkpoint stores float offsets, weight = (q - 8) * s + offset
-  int split = 1;              // cublas, awq from 256 rows, hgemm: parts of K; 0: the rule or recorded table
-  bool transposed = false;    // cublas: weights lie as [N, K] (a linear layer) instead of [K, N]
-  int activation_group = 0;   // openvino: int8 activations in groups of this many k; 0: activations as they are
+  bool offsets = false;      // fp32: the checkpoint stores float offsets, weight = (q - 8) * s + offset
+  int split = 1;             // cublas, awq from 256 rows, hgemm: parts of K; 0: the rule or recorded table
+  bool transposed = false;   // cublas: weights lie as [N, K] (a linear layer) instead of [K, N]
+  int activation_group = 0;  // openvino: int8 activations in groups of this many k; 0: activations as they are
 };
 
 /// Arguments of one call. Bits of activations and output in the plan's formats.
 struct GemmArgs {
   const void* activations;  // [m][lda]
   int64_t lda;
-  const void* bias;         // [n], format of the output; null where the plan has none
-  void* out;                // [m][ldo]
+  const void* bias;  // [n], format of the output; null where the plan has none
+  void* out;         // [m][ldo]
   int64_t ldo;
 };
 

@@ -79,7 +79,8 @@ std::vector<int64_t> even_cuts(int64_t k_tiles, int64_t pieces) {
 
 MacheteSchedule machete_schedule(const Problem& p, const MacheteTile& tile, int64_t sm_count) {
   const int64_t c = tile.cluster;
-  const Grid g{p.k / kMacheteTileK, ceil_div(ceil_div(p.n, tile.n), c) * c, ceil_div(p.m, tile.m), c, wave_size(sm_count, c)};
+  const Grid g{p.k / kMacheteTileK, ceil_div(ceil_div(p.n, tile.n), c) * c, ceil_div(p.m, tile.m), c,
+               wave_size(sm_count, c)};
   const int64_t cut = cut_tiles(g);
   int64_t units = std::min(g.wave, g.k_tiles * cut / kSmallestPiece);
   units -= units % c;

@@ -40,9 +40,7 @@ Narrow narrow_of(Format format) {
   return Narrow::none;
 }
 
-void whole_output(Plan& plan, const Tree& tree) {
-  add_region(plan, {0, plan.m, 0, plan.n, intern_tree(plan, tree)});
-}
+void whole_output(Plan& plan, const Tree& tree) { add_region(plan, {0, plan.m, 0, plan.n, intern_tree(plan, tree)}); }
 
 bool recorded_device(const DeviceNumbers& device) { return device.sm_count == 132 && device.fp16.products == 16; }
 

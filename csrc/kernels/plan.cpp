@@ -29,7 +29,8 @@ void check_tree(const Plan& plan, const Tree& tree) {
     for (const KWalk& walk : leaf.walks) {
       for (int64_t i = 0; i < walk.count; ++i) {
         const int64_t begin = walk.start + i * walk.stride;
-        require(begin >= 0 && begin + walk.length <= plan.k, plan.kernel, ": a walk leaves K = ", plan.k, " at ", begin);
+        require(begin >= 0 && begin + walk.length <= plan.k, plan.kernel, ": a walk leaves K = ", plan.k, " at ",
+                begin);
         for (int64_t k = begin; k < begin + walk.length; ++k) {
           require(!seen[static_cast<size_t>(k)]++, plan.kernel, ": k = ", k, " is walked twice");
         }
@@ -78,10 +79,12 @@ void check_plan(const Plan& plan) {
   for (const Tree& tree : plan.trees) check_tree(plan, tree);
   int64_t outputs = 0;
   for (const Region& region : plan.regions) {
-    require(region.row_begin >= 0 && region.row_end <= plan.m && region.column_begin >= 0 && region.column_end <= plan.n,
-            plan.kernel, ": a region leaves the output");
-    require(region.column_begin % kPanelWidth == 0 && (region.column_end % kPanelWidth == 0 || region.column_end == plan.n),
-            plan.kernel, ": region columns [", region.column_begin, ", ", region.column_end, ") cut a panel of 16");
+    require(
+        region.row_begin >= 0 && region.row_end <= plan.m && region.column_begin >= 0 && region.column_end <= plan.n,
+        plan.kernel, ": a region leaves the output");
+    require(
+        region.column_begin % kPanelWidth == 0 && (region.column_end % kPanelWidth == 0 || region.column_end == plan.n),
+        plan.kernel, ": region columns [", region.column_begin, ", ", region.column_end, ") cut a panel of 16");
     outputs += (region.row_end - region.row_begin) * (region.column_end - region.column_begin);
   }
   // Regions come from disjoint tiles, so that equal areas mean an exact cover.

@@ -1,8 +1,8 @@
 // The reduction plan of one GEMM: who is added to whom, in what order, with which rounding. Data, made by one
 // plan_<kernel>.cpp per kernel, printed by plan_text.cpp, carried out by emulate/.
 //
-// Every output element owns the leaves of its region's tree. A leaf is one accumulator that starts from +0 and walks its k
-// in order; combine nodes add leaves and earlier nodes; the last node goes through the epilogue.
+// Every output element owns the leaves of its region's tree. A leaf is one accumulator that starts from +0 and walks
+// its k in order; combine nodes add leaves and earlier nodes; the last node goes through the epilogue.
 #pragma once
 
 #include <cstdint>
@@ -32,9 +32,10 @@ enum class WeightRule : uint8_t {
 enum class StepRule : uint8_t {
   matrix_unit,        // steps of the unit, the accumulator inside the fused sum
   matrix_unit_fresh,  // every 16 k: t = steps from +0, then acc = acc + t in fp32
-  half2_chain,        // every 8 k: two chains of four fp16 FMAs (even k, odd k) from +0; their fp32 sum times s joins acc by fp32 FMA
-  float_fma,          // fp32 FMA per k
-  int32,              // every `activation_group` k: exact int32 sum of int8 activations; times both scales joins acc by fp32 FMA
+  half2_chain,  // every 8 k: two chains of four fp16 FMAs (even k, odd k) from +0; their fp32 sum times s joins acc by
+                // fp32 FMA
+  float_fma,    // fp32 FMA per k
+  int32,  // every `activation_group` k: exact int32 sum of int8 activations; times both scales joins acc by fp32 FMA
 };
 
 /// Rounding of a partial or final result.
@@ -90,8 +91,8 @@ struct Plan {
   Format activations = Format::fp16;
   WeightRule weight = WeightRule::fp16_sub_mul;
   StepRule step = StepRule::matrix_unit;
-  MatrixUnit unit{};            // where the step rule uses one
-  int64_t activation_group = 0; // int32: k per activation scale
+  MatrixUnit unit{};             // where the step rule uses one
+  int64_t activation_group = 0;  // int32: k per activation scale
   std::vector<Tree> trees;
   std::vector<Region> regions;  // disjoint, cover the output
   Epilogue epilogue;

@@ -1,5 +1,5 @@
-// vLLM's awq_gemm (llm-awq's m16nXk32): eight slices of K, interleaved by chunks of 32, each rounded to fp16; then torch's
-// sum of eight fp16 numbers in fp32. From 256 rows on vLLM dequantizes and calls cuBLAS.
+// vLLM's awq_gemm (llm-awq's m16nXk32): eight slices of K, interleaved by chunks of 32, each rounded to fp16; then
+// torch's sum of eight fp16 numbers in fp32. From 256 rows on vLLM dequantizes and calls cuBLAS.
 #include "base/error.h"
 #include "kernels/parts.h"
 #include "kernels/table.h"

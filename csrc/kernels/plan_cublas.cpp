@@ -12,8 +12,8 @@ namespace {
 
 constexpr int64_t kTile = 64;
 
-/// Parts seen on an H200 (cuBLAS 13, fp16); 1 everywhere else. All fit floor(wave / tiles) of the kernel's tile, but which
-/// tile cuBLAS takes is not known.
+/// Parts seen on an H200 (cuBLAS 13, fp16); 1 everywhere else. All fit floor(wave / tiles) of the kernel's tile, but
+/// which tile cuBLAS takes is not known.
 int64_t recorded_split(const Problem& p, const DeviceNumbers& device, bool transposed) {
   if (!recorded_device(device) || p.n != 4096) return 1;
   if (transposed && p.m == 16 && p.k == 4096) return 2;

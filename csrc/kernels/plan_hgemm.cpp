@@ -1,5 +1,5 @@
-// cublasHgemm: fp16 accumulation. vLLM's gptq dequantizes and calls it above 50 rows. The accumulator is rounded to fp16
-// after every step; where K is split, the fp16 partials are added serially in fp16.
+// cublasHgemm: fp16 accumulation. vLLM's gptq dequantizes and calls it above 50 rows. The accumulator is rounded to
+// fp16 after every step; where K is split, the fp16 partials are added serially in fp16.
 #include <algorithm>
 
 #include "base/error.h"
@@ -9,8 +9,8 @@
 namespace qf {
 namespace {
 
-/// s = floor(SMs / number of 128 (N) x 64 (M) tiles), and no part below 256 k: fits both recorded shapes that split and the
-/// one that does not. On a device without recordings: the named default, one walk.
+/// s = floor(SMs / number of 128 (N) x 64 (M) tiles), and no part below 256 k: fits both recorded shapes that split and
+/// the one that does not. On a device without recordings: the named default, one walk.
 int64_t rule_split(const Problem& p, const DeviceNumbers& device) {
   if (!recorded_device(device)) return 1;
   const int64_t tiles = ceil_div(p.n, 128) * ceil_div(p.m, 64);
@@ -44,7 +44,8 @@ Plan plan_hgemm(const Problem& problem, const DeviceNumbers& device, const Kerne
                   " of K in an fp16 accumulator, partials added in fp16 ascending";
   plan.facts.push_back("split = " + std::to_string(split) + (options.split ? "" : " (rule)"));
   note_device(plan, device);
-  if (!recorded_shape(problem)) plan.unconfirmed.push_back("split: this shape was not recorded (two splitting shapes were)");
+  if (!recorded_shape(problem))
+    plan.unconfirmed.push_back("split: this shape was not recorded (two splitting shapes were)");
   return plan;
 }
 

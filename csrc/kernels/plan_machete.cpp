@@ -1,5 +1,5 @@
-// vLLM's Machete (Hopper only): CUTLASS stream-K over a heuristic tile, wgmma with the weights as left operand. Each tile's
-// pieces of K are added in ascending order in fp32. The schedule is machete_schedule.cpp.
+// vLLM's Machete (Hopper only): CUTLASS stream-K over a heuristic tile, wgmma with the weights as left operand. Each
+// tile's pieces of K are added in ascending order in fp32. The schedule is machete_schedule.cpp.
 #include <algorithm>
 
 #include "base/error.h"

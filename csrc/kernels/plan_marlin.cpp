@@ -1,5 +1,5 @@
-// vLLM's Marlin (partition of late 2025): rows go out in launches, each launch cuts its tiles' k-tiles in equal stripes over
-// the SMs; a block's warp rows split each k-tile; slices of one tile are added from the largest k down.
+// vLLM's Marlin (partition of late 2025): rows go out in launches, each launch cuts its tiles' k-tiles in equal stripes
+// over the SMs; a block's warp rows split each k-tile; slices of one tile are added from the largest k down.
 #include <algorithm>
 #include <array>
 #include <map>
@@ -15,8 +15,8 @@ struct Tile {
   int64_t k, n;
 };
 
-/// Bytes of shared memory of one block with 4-bit weights and 4 pipeline stages (formula of the public source; from 99 KiB
-/// per block on it never excludes a tile of the lists below).
+/// Bytes of shared memory of one block with 4-bit weights and 4 pipeline stages (formula of the public source; from 99
+/// KiB per block on it never excludes a tile of the lists below).
 int64_t shared_memory(const Tile& tile, int64_t row_tiles, int64_t group) {
   constexpr int64_t kStages = 4;
   const int64_t rows = row_tiles * 16;
@@ -29,9 +29,11 @@ int64_t shared_memory(const Tile& tile, int64_t row_tiles, int64_t group) {
 }
 
 Tile choose_tile(const Problem& p, const DeviceNumbers& device, int64_t rows, int64_t row_tiles) {
-  constexpr std::array<Tile, 3> kSmall = {{{128, 128}, {64, 128}, {128, 64}}}, kLarge = {{{64, 256}, {64, 128}, {128, 64}}};
+  constexpr std::array<Tile, 3> kSmall = {{{128, 128}, {64, 128}, {128, 64}}},
+                                kLarge = {{{64, 256}, {64, 128}, {128, 64}}};
   const auto fits = [&](const Tile& t) {
-    return p.k % t.k == 0 && p.n % t.n == 0 && shared_memory(t, row_tiles, p.group) <= device.shared_memory_per_block - 512;
+    return p.k % t.k == 0 && p.n % t.n == 0 &&
+           shared_memory(t, row_tiles, p.group) <= device.shared_memory_per_block - 512;
   };
   const auto& list = row_tiles == 1 ? kSmall : kLarge;
   const auto found = std::find_if(list.begin(), list.end(), fits);
@@ -54,7 +56,8 @@ int32_t add_warp_rows(Tree& tree, int32_t first, int64_t warp_rows, Narrow last)
   return tree.root();
 }
 
-/// The tree of one tile: slices [cut[i], cut[i + 1]) of its k-tiles, `hop` the rounding of a sum handed to the next block.
+/// The tree of one tile: slices [cut[i], cut[i + 1]) of its k-tiles, `hop` the rounding of a sum handed to the next
+/// block.
 Tree tile_tree(const std::vector<int64_t>& cuts, const Tile& tile, Narrow hop) {
   const int64_t warp_rows = tile.k / 32;
   Tree tree;
@@ -92,7 +95,8 @@ void plan_launch(Plan& plan, const Problem& p, const DeviceNumbers& device, int6
   for (int64_t t = 0; t < tiles; ++t) {
     std::vector<int64_t> cuts = {0};
     if (const int64_t i = t - (tiles - striped); i >= 0) {
-      for (int64_t x = ceil_div(i * k_tiles + 1, stripe) * stripe; x < (i + 1) * k_tiles; x += stripe) cuts.push_back(x - i * k_tiles);
+      for (int64_t x = ceil_div(i * k_tiles + 1, stripe) * stripe; x < (i + 1) * k_tiles; x += stripe)
+        cuts.push_back(x - i * k_tiles);
     }
     cuts.push_back(k_tiles);
     auto [entry, fresh] = known.try_emplace(cuts, -1);
@@ -101,10 +105,11 @@ void plan_launch(Plan& plan, const Problem& p, const DeviceNumbers& device, int6
     add_region(plan, {begin + row, begin + std::min(rows, row + block_rows), column, column + tile.n, entry->second});
   }
   plan.facts.push_back("rows " + std::to_string(begin) + ".." + std::to_string(begin + rows - 1) + ": tile k" +
-                       std::to_string(tile.k) + " n" + std::to_string(tile.n) + ", " + std::to_string(tiles) + " tiles of " +
-                       std::to_string(k_tiles) + " k-tiles, " + std::to_string(striped) + " striped by " +
-                       std::to_string(stripe) + " over " + std::to_string(sms) + " SMs");
-  if (tile.k == 64 && tile.n == 128 && p.k % 128 != 0) plan.unconfirmed.push_back("tile (64, 128) with K % 128 != 0: source only");
+                       std::to_string(tile.k) + " n" + std::to_string(tile.n) + ", " + std::to_string(tiles) +
+                       " tiles of " + std::to_string(k_tiles) + " k-tiles, " + std::to_string(striped) +
+                       " striped by " + std::to_string(stripe) + " over " + std::to_string(sms) + " SMs");
+  if (tile.k == 64 && tile.n == 128 && p.k % 128 != 0)
+    plan.unconfirmed.push_back("tile (64, 128) with K % 128 != 0: source only");
 }
 
 }  // namespace

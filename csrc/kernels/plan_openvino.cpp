@@ -1,7 +1,7 @@
-// OpenVINO on a CPU with inference precision f32: weights (q - z) * s are not rounded, activations stay fp32. The order of
-// its additions is not known; ours is named: k ascending, one fp32 FMA chain. With activation_group = 32 (its default on
-// recent CPUs) activations are first quantized to int8 in groups: scale = absmax / 127, q = RNE(x / scale), exact integer
-// sums per group.
+// OpenVINO on a CPU with inference precision f32: weights (q - z) * s are not rounded, activations stay fp32. The order
+// of its additions is not known; ours is named: k ascending, one fp32 FMA chain. With activation_group = 32 (its
+// default on recent CPUs) activations are first quantized to int8 in groups: scale = absmax / 127, q = RNE(x / scale),
+// exact integer sums per group.
 #include "base/error.h"
 #include "kernels/parts.h"
 #include "kernels/table.h"
@@ -17,8 +17,8 @@ Plan plan_openvino(const Problem& problem, const DeviceNumbers& device, const Ke
   plan.step = StepRule::float_fma;
   plan.sentence = "weights (q - z) * s not rounded, one fp32 FMA chain over K";
   if (options.activation_group != 0) {
-    require(options.activation_group > 0 && problem.group % options.activation_group == 0, "openvino: activation_group ",
-            options.activation_group, " does not divide the group size ", problem.group);
+    require(options.activation_group > 0 && problem.group % options.activation_group == 0,
+            "openvino: activation_group ", options.activation_group, " does not divide the group size ", problem.group);
     plan.weight = WeightRule::integer;
     plan.step = StepRule::int32;
     plan.activation_group = options.activation_group;

@@ -1,5 +1,5 @@
-// PyTorch's _weight_int4pack_mm (tinygemm, bf16): eight warps split K by 128, round robin; every k16 tile is one step from
-// +0 joined by an ordinary fp32 add; the warps' sums are added serially. No shape or SM count decides anything.
+// PyTorch's _weight_int4pack_mm (tinygemm, bf16): eight warps split K by 128, round robin; every k16 tile is one step
+// from +0 joined by an ordinary fp32 add; the warps' sums are added serially. No shape or SM count decides anything.
 #include "base/error.h"
 #include "kernels/parts.h"
 #include "kernels/table.h"

@@ -30,7 +30,8 @@ const KernelInfo& find_kernel(std::string_view name);
 std::string resolve_variant(std::string_view variant, std::string_view gpu_class, std::string_view engine);
 
 /// The checked plan of one GEMM.
-Plan make_plan(std::string_view kernel, const Problem& problem, const DeviceNumbers& device, const KernelOptions& options);
+Plan make_plan(std::string_view kernel, const Problem& problem, const DeviceNumbers& device,
+               const KernelOptions& options);
 
 #define QF_KERNEL(name, option_names, summary) \
   Plan plan_##name(const Problem& problem, const DeviceNumbers& device, const KernelOptions& options);

@@ -33,8 +33,8 @@ Activations::Activations(const Plan& plan, int64_t rows)
       row_scale(static_cast<size_t>(rows * scales_per_row(plan))),
       row_scale_ld(scales_per_row(plan)) {}
 
-void load_activations(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context,
-                      int64_t begin, Activations& activations) {
+void load_activations(const Plan& plan, const PackedWeight& weight, const GemmArgs& args,
+                      const ExecutorContext& context, int64_t begin, Activations& activations) {
   const int64_t element = plan.activations == Format::fp32 ? 4 : 2, k = plan.k;
   context.pool->run(activations.rows, [&](int64_t row) {
     const char* source = static_cast<const char*>(args.activations) + (begin + row) * args.lda * element;

@@ -18,8 +18,8 @@ struct Activations {
 };
 
 /// Rows [begin, begin + activations.rows) of the call.
-void load_activations(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context,
-                      int64_t begin, Activations& activations);
+void load_activations(const Plan& plan, const PackedWeight& weight, const GemmArgs& args,
+                      const ExecutorContext& context, int64_t begin, Activations& activations);
 
 inline bool uses_matrix_unit(const Plan& plan) {
   return plan.step == StepRule::matrix_unit || plan.step == StepRule::matrix_unit_fresh;

@@ -36,10 +36,12 @@ const float* combine_row(Isa isa, const Tree& tree, const LeafRow& leaves, float
   return node(tree.root());
 }
 
-void race_order(const ExecutorContext& context, int64_t row, int64_t column_block, int parity, std::vector<int32_t>& order) {
+void race_order(const ExecutorContext& context, int64_t row, int64_t column_block, int parity,
+                std::vector<int32_t>& order) {
   std::iota(order.begin(), order.end(), 0);
   if (context.deterministic) return;
-  uint64_t state = mix(mix(mix(context.seed) ^ static_cast<uint64_t>(row)) ^ static_cast<uint64_t>(2 * column_block + parity));
+  uint64_t state =
+      mix(mix(mix(context.seed) ^ static_cast<uint64_t>(row)) ^ static_cast<uint64_t>(2 * column_block + parity));
   for (size_t i = order.size(); i > 1; --i) {
     state = mix(state);
     std::swap(order[i - 1], order[state % i]);

@@ -20,7 +20,8 @@ const float* race_row(Isa isa, const Tree& tree, const LeafRow& leaves, const Ex
                       int64_t column, float* scratch);
 
 /// The order in which `blocks` atomics of one unit land: ascending in deterministic mode, else drawn from the seed.
-void race_order(const ExecutorContext& context, int64_t row, int64_t column_block, int parity, std::vector<int32_t>& order);
+void race_order(const ExecutorContext& context, int64_t row, int64_t column_block, int parity,
+                std::vector<int32_t>& order);
 
 /// Scale, bias and final rounding of `columns` columns from `column` on; writes the output row.
 struct EpilogueArgs {

@@ -11,7 +11,8 @@ void narrow_span(Isa isa, Narrow narrow, float* values, int64_t count) {
 #if defined(__x86_64__)
   if (narrow == Narrow::fp16 && isa != Isa::portable) return avx2::narrow_half(values, count);
 #endif
-  for (int64_t i = 0; i < count; ++i) values[i] = narrow == Narrow::fp16 ? round_to_half(values[i]) : round_to_bf16(values[i]);
+  for (int64_t i = 0; i < count; ++i)
+    values[i] = narrow == Narrow::fp16 ? round_to_half(values[i]) : round_to_bf16(values[i]);
 }
 
 void widen_span(Isa isa, Format format, const void* bits, float* values, int64_t count) {
@@ -34,13 +35,15 @@ void store_span(Isa isa, Format format, const float* values, void* bits, int64_t
   switch (format) {
     case Format::fp32: std::memcpy(bits, values, static_cast<size_t>(count) * sizeof(float)); return;
     case Format::bf16:
-      for (int64_t i = 0; i < count; ++i) halves[i] = values[i] != values[i] ? uint16_t{0x7FFF} : float_to_bf16(values[i]);
+      for (int64_t i = 0; i < count; ++i)
+        halves[i] = values[i] != values[i] ? uint16_t{0x7FFF} : float_to_bf16(values[i]);
       return;
     case Format::fp16:
 #if defined(__x86_64__)
       if (isa != Isa::portable) return avx2::store_half(values, halves, count);
 #endif
-      for (int64_t i = 0; i < count; ++i) halves[i] = values[i] != values[i] ? uint16_t{0x7FFF} : float_to_half(values[i]);
+      for (int64_t i = 0; i < count; ++i)
+        halves[i] = values[i] != values[i] ? uint16_t{0x7FFF} : float_to_half(values[i]);
   }
 }
 

@@ -1,7 +1,8 @@
 // A panel's weights as the numbers that enter the arithmetic.
 //
-// Every rule on codes has the form narrow((q - base) * scale + add): product and sum are exact in fp32 (few bits, common
-// unit), so that one rounding is left. `group_rule` is the only place that knows the rules; the loops only apply them.
+// Every rule on codes has the form narrow((q - base) * scale + add): product and sum are exact in fp32 (few bits,
+// common unit), so that one rounding is left. `group_rule` is the only place that knows the rules; the loops only apply
+// them.
 #pragma once
 
 #include "kernels/pack/packed_weight.h"
@@ -19,8 +20,8 @@ struct GroupRule {
 
 GroupRule group_rule(WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t group);
 
-/// k in [k_begin, k_end) of a panel: value[(k - k_begin) * 16 + column], column exponents in pairs of k unless null. k_begin
-/// and k_end are even (as groups are) where exponents are wanted.
+/// k in [k_begin, k_end) of a panel: value[(k - k_begin) * 16 + column], column exponents in pairs of k unless null.
+/// k_begin and k_end are even (as groups are) where exponents are wanted.
 void dequantize(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t k_begin, int64_t k_end,
                 int lowest_exponent, float* value, int16_t* exponent);
 

@@ -24,7 +24,8 @@ __m512i exponents_of(__m512 value, __m512i lowest) {
   const __m512i magnitude = _mm512_slli_epi32(_mm512_castps_si512(value), 1);
   const __m512i field = _mm512_srli_epi32(magnitude, 24);
   __m512i e = _mm512_max_epi32(_mm512_sub_epi32(field, _mm512_set1_epi32(127)), lowest);
-  e = _mm512_mask_mov_epi32(e, _mm512_cmpeq_epi32_mask(field, _mm512_set1_epi32(255)), _mm512_set1_epi32(kSpecialExponent));
+  e = _mm512_mask_mov_epi32(e, _mm512_cmpeq_epi32_mask(field, _mm512_set1_epi32(255)),
+                            _mm512_set1_epi32(kSpecialExponent));
   return _mm512_mask_mov_epi32(e, _mm512_testn_epi32_mask(magnitude, magnitude), _mm512_set1_epi32(kZeroExponent));
 }
 

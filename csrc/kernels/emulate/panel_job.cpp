@@ -19,9 +19,9 @@ constexpr int64_t kStretch = 512;
 /// The part of a region inside the job: local rows, panels of the group, and its leaves' accumulators.
 struct Slice {
   const Tree* tree;
-  int64_t row_begin, rows;      // local to the row block
-  int64_t panel_begin, panels;  // local to the group
-  int64_t columns;              // panels * 16, padding included
+  int64_t row_begin, rows;                            // local to the row block
+  int64_t panel_begin, panels;                        // local to the group
+  int64_t columns;                                    // panels * 16, padding included
   std::unique_ptr<AlignedArray<float>> accumulators;  // [leaf][rows][columns]
 
   float* leaf(size_t index) const { return accumulators->get() + static_cast<int64_t>(index) * rows * columns; }
@@ -74,9 +74,7 @@ class PanelJob {
   }
   float* panel_value(int64_t panel) { return value_.get() + panel * stretch_ * kPanelWidth; }
   int16_t* panel_exponent(int64_t panel) { return exponent_.get() + panel * stretch_ * kPanelWidth; }
-  const float* panel_scale(int64_t panel) const {
-    return scales_.data() + panel * call_.weight.groups() * kPanelWidth;
-  }
+  const float* panel_scale(int64_t panel) const { return scales_.data() + panel * call_.weight.groups() * kPanelWidth; }
 
   void load_panel(int64_t panel, int64_t k_begin, int64_t k_end) {
     const bool exponents = uses_matrix_unit(call_.plan);
@@ -143,16 +141,16 @@ class PanelJob {
     }
     const int64_t at = slice.row_begin * call_.activations.ld + k_begin;
     const bool fresh = call_.plan.step == StepRule::matrix_unit_fresh;
-    dot_chain(call_.context.isa,
-              {.unit = call_.plan.unit,
-               .accumulate = fresh ? Accumulate::fresh_add : Accumulate::carried,
-               .walk = walk,
-               .rows = {call_.activations.value.get() + at, call_.activations.exponent.get() + at, call_.activations.ld},
-               .row_count = static_cast<int>(slice.rows),
-               .panels = panels,
-               .panel_count = static_cast<int>(slice.panels),
-               .accumulator = accumulator,
-               .accumulator_ld = slice.columns});
+    dot_chain(call_.context.isa, {.unit = call_.plan.unit,
+                                  .accumulate = fresh ? Accumulate::fresh_add : Accumulate::carried,
+                                  .walk = walk,
+                                  .rows = {call_.activations.value.get() + at, call_.activations.exponent.get() + at,
+                                           call_.activations.ld},
+                                  .row_count = static_cast<int>(slice.rows),
+                                  .panels = panels,
+                                  .panel_count = static_cast<int>(slice.panels),
+                                  .accumulator = accumulator,
+                                  .accumulator_ld = slice.columns});
   }
 
   void scalar_chain(const Slice& slice, const KWalk& walk, int64_t k_begin, float* accumulator) {
@@ -187,8 +185,10 @@ class PanelJob {
     const int64_t kept = std::min(slice.columns, call_.plan.n - column);
     narrow_span(call_.context.isa, tree.leaf_narrow, slice.accumulators->get(),
                 static_cast<int64_t>(tree.leaves.size()) * slice.rows * slice.columns);
+    if (call_.leaves != nullptr) return write_leaves(slice, column, kept);
     std::vector<float> scratch(std::max<size_t>(2, tree.adds.size()) * static_cast<size_t>(slice.columns));
-    std::vector<float> result(static_cast<size_t>(slice.columns)), bias = bias_of(column, kept), scale = scale_of(slice);
+    std::vector<float> result(static_cast<size_t>(slice.columns)), bias = bias_of(column, kept),
+                                                                   scale = scale_of(slice);
     const EpilogueArgs epilogue = {&call_.plan.epilogue, scale.data(), bias.data()};
     const int64_t element = call_.plan.epilogue.output == Format::fp32 ? 4 : 2;
     for (int64_t r = 0; r < slice.rows; ++r) {
@@ -199,6 +199,15 @@ class PanelJob {
                               : combine_row(call_.context.isa, tree, leaves, scratch.data());
       char* out = static_cast<char*>(call_.args.out) + (row * call_.args.ldo + column) * element;
       finish_row(call_.context.isa, epilogue, root, kept, out, result.data());
+    }
+  }
+
+  void write_leaves(const Slice& slice, int64_t column, int64_t kept) {
+    for (size_t i = 0; i < slice.tree->leaves.size(); ++i) {
+      for (int64_t r = 0; r < slice.rows; ++r) {
+        const int64_t row = static_cast<int64_t>(i) * call_.plan.m + call_.row_begin + slice.row_begin + r;
+        std::copy_n(slice.leaf(i) + r * slice.columns, kept, call_.leaves + row * call_.plan.n + column);
+      }
     }
   }
 

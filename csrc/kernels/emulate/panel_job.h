@@ -16,6 +16,7 @@ struct CallState {
   const GemmArgs& args;
   const ExecutorContext& context;
   const Activations& activations;
+  float* leaves;      // [leaf][m][n] instead of outputs, or null
   int64_t row_begin;  // rows [row_begin, row_begin + activations.rows) of the call
 };
 

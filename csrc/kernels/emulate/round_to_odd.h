@@ -1,5 +1,5 @@
-// a + b in fp32 rounded to odd: the exact sum where it fits, else the neighbour with an odd last bit. A later rounding to
-// at most 22 significant bits then equals one rounding of the exact sum.
+// a + b in fp32 rounded to odd: the exact sum where it fits, else the neighbour with an odd last bit. A later rounding
+// to at most 22 significant bits then equals one rounding of the exact sum.
 #pragma once
 
 #include <cstdint>

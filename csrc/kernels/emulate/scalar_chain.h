@@ -25,7 +25,7 @@ struct ScalarChainArgs {
   int row_count;
   const ScaledPanel* panels;  // [panel_count]
   int panel_count;
-  float* accumulator;        // [row_count][panel_count * 16]
+  float* accumulator;  // [row_count][panel_count * 16]
   int64_t accumulator_ld;
 };
 

@@ -36,7 +36,8 @@ void half2_row(const ScalarChainArgs& args, int row, int panel) {
       for (int half = 0; half < 2; ++half) {
         __m256 chain[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
         for (int j = 0; j < 8; ++j) {
-          chain[j & 1] = half_fma(_mm256_set1_ps(a[k + j]), _mm256_loadu_ps(w + j * kPanelWidth + 8 * half), chain[j & 1]);
+          chain[j & 1] =
+              half_fma(_mm256_set1_ps(a[k + j]), _mm256_loadu_ps(w + j * kPanelWidth + 8 * half), chain[j & 1]);
         }
         acc[half] = _mm256_fmadd_ps(_mm256_add_ps(chain[0], chain[1]), _mm256_loadu_ps(scale + 8 * half), acc[half]);
       }

@@ -33,7 +33,8 @@ void eight(const ScalarChainArgs& args, int row, int panel, int64_t k, __m512 (&
   }
   for (int p = 0; p < P; ++p) {
     const __m512 scale = _mm512_loadu_ps(args.panels[panel + p].scale + (args.k_origin + k) / args.group * kPanelWidth);
-    for (int r = 0; r < R; ++r) acc[r][p] = _mm512_fmadd_ps(_mm512_add_ps(lane[0][r][p], lane[1][r][p]), scale, acc[r][p]);
+    for (int r = 0; r < R; ++r)
+      acc[r][p] = _mm512_fmadd_ps(_mm512_add_ps(lane[0][r][p], lane[1][r][p]), scale, acc[r][p]);
   }
 }
 

@@ -1,5 +1,5 @@
-// The fp32 chains as plain loops over 16 columns, compiled once per instruction set: everything is in an unnamed namespace,
-// so that each translation unit keeps its own machine code.
+// The fp32 chains as plain loops over 16 columns, compiled once per instruction set: everything is in an unnamed
+// namespace, so that each translation unit keeps its own machine code.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,8 @@ namespace {
 
 /// acc[row][column] = fma(a, w, acc) for k ascending; R rows share a weight load.
 template <int R>
-void float_block(const float* rows, int64_t ld, const float* weight, int64_t count, float* accumulator, int64_t accumulator_ld) {
+void float_block(const float* rows, int64_t ld, const float* weight, int64_t count, float* accumulator,
+                 int64_t accumulator_ld) {
   float acc[R][kPanelWidth];
   for (int r = 0; r < R; ++r) {
     for (int c = 0; c < kPanelWidth; ++c) acc[r][c] = accumulator[r * accumulator_ld + c];
@@ -35,12 +36,12 @@ void float_loops(const ScalarChainArgs& args) {
       float* out = args.accumulator + panel * kPanelWidth;
       int row = 0;
       for (; row + 8 <= args.row_count; row += 8) {
-        float_block<8>(args.rows + row * args.ld + k, args.ld, weight, args.walk.length, out + row * args.accumulator_ld,
-                       args.accumulator_ld);
+        float_block<8>(args.rows + row * args.ld + k, args.ld, weight, args.walk.length,
+                       out + row * args.accumulator_ld, args.accumulator_ld);
       }
       for (; row < args.row_count; ++row) {
-        float_block<1>(args.rows + row * args.ld + k, args.ld, weight, args.walk.length, out + row * args.accumulator_ld,
-                       args.accumulator_ld);
+        float_block<1>(args.rows + row * args.ld + k, args.ld, weight, args.walk.length,
+                       out + row * args.accumulator_ld, args.accumulator_ld);
       }
     }
   }

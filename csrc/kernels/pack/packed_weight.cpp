@@ -21,10 +21,11 @@ std::vector<int32_t> rows_by_group(const CodesSource& s) {
     ++members[static_cast<size_t>(g)];
   }
   for (int64_t g = 0; g < groups; ++g) {
-    require(members[static_cast<size_t>(g)] == s.group, "group_index: group ", g, " owns ", members[static_cast<size_t>(g)],
-            " rows instead of ", s.group);
+    require(members[static_cast<size_t>(g)] == s.group, "group_index: group ", g, " owns ",
+            members[static_cast<size_t>(g)], " rows instead of ", s.group);
   }
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return s.group_index[a] < s.group_index[b]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return s.group_index[a] < s.group_index[b]; });
   if (std::is_sorted(order.begin(), order.end())) order.clear();
   return order;
 }

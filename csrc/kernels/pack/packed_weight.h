@@ -1,10 +1,11 @@
-// Weights prepared once for emulation: compact, in panels of 16 columns, so that a panel's k range is one stretch of memory.
+// Weights prepared once for emulation: compact, in panels of 16 columns, so that a panel's k range is one stretch of
+// memory.
 //
 //   codes   [panel][k][8 bytes]      byte j: column j in the low nibble, column j + 8 in the high one
 //   zeros   [panel][group][16]       uint8
 //   scales  [panel][group][16]       bits of fp16 or bf16
-//   offsets [panel][group][16]       fp32, only where the checkpoint stores float offsets: weight = (q - 8) * s + offset
-//   dense   [panel][k][16]           bits of fp16 or bf16
+//   offsets [panel][group][16]       fp32, only where the checkpoint stores float offsets: weight = (q - 8) * s +
+//   offset dense   [panel][k][16]           bits of fp16 or bf16
 //
 // N that is no multiple of 16 is padded with codes, zeros and scales of 0.
 #pragma once
@@ -17,8 +18,8 @@
 namespace qf {
 
 struct PackedWeight {
-  int64_t n = 0, k = 0, group = 0;   // group is resolved (never -1)
-  Format format = Format::fp16;      // of scales or dense numbers
+  int64_t n = 0, k = 0, group = 0;  // group is resolved (never -1)
+  Format format = Format::fp16;     // of scales or dense numbers
   std::vector<uint8_t> codes;
   std::vector<uint8_t> zeros;
   std::vector<uint16_t> scales;
@@ -35,16 +36,16 @@ struct PackedWeight {
   void copy_rows(const int64_t* ids, int64_t count, Format format, void* out) const;
 };
 
-/// Row-major sources. group_index may be null (row k belongs to group k / group); otherwise every group must own exactly
-/// `group` rows, which are sorted by group (stable). offsets may be null.
+/// Row-major sources. group_index may be null (row k belongs to group k / group); otherwise every group must own
+/// exactly `group` rows, which are sorted by group (stable). offsets may be null.
 struct CodesSource {
   int64_t n, k, group;
-  const uint8_t* codes;         // [k][n], 0..15
-  const uint8_t* zeros;         // [k / group][n], 0..15
-  const uint16_t* scales;       // [k / group][n]
-  Format scale_format;          // fp16 or bf16
-  const float* offsets;         // [k / group][n] or null
-  const int32_t* group_index;   // [k] or null
+  const uint8_t* codes;        // [k][n], 0..15
+  const uint8_t* zeros;        // [k / group][n], 0..15
+  const uint16_t* scales;      // [k / group][n]
+  Format scale_format;         // fp16 or bf16
+  const float* offsets;        // [k / group][n] or null
+  const int32_t* group_index;  // [k] or null
 };
 
 PackedWeight pack_codes(const CodesSource& source);
