@@ -1,7 +1,8 @@
 """What every checkpoint can do, and what is checked of every one."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from qforensics.checkpoints._errors import CheckpointError, mismatch
 from qforensics.checkpoints._types import Array, DenseLinear, QuantizedLinear
 
 __all__ = ["Checkpoint"]
+
+_LAYER = re.compile(r"(?:model\.layers|blk)\.([0-9]{1,9})\.")
 
 
 class Checkpoint(ABC):
@@ -58,6 +61,14 @@ class Checkpoint(ABC):
         for name, (n, k) in self.config.linear_shapes():
             if name != "lm_head" or not self.config.tie_embeddings:
                 self._check_linear(name, n, k)
+        for stored in self._stored_names():
+            match = _LAYER.match(stored)
+            if match and int(match[1]) >= self.config.num_layers:
+                raise mismatch(self.path, stored, expected=f"layers below {self.config.num_layers}", found=match[1])
+
+    @abstractmethod
+    def _stored_names(self) -> Iterable[str]:
+        """All tensors of the headers, as the format names them."""
 
     @abstractmethod
     def _check_tensor(self, name: str, shape: tuple[int, ...]) -> None:

@@ -6,7 +6,7 @@ into halves here, as Hugging Face has them.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -131,6 +131,9 @@ class GgufFile(Checkpoint):
         if info.type not in _DENSE and info.type not in _BLOCKS:
             raise mismatch(self.path, name, expected="F32, F16, BF16, Q4_0, Q4_1 or Q8_0", found=info.type.name)
         return info
+
+    def _stored_names(self) -> Iterable[str]:
+        return self.header.tensors
 
     def _check_tensor(self, name: str, shape: tuple[int, ...]) -> None:
         info = self._find(name, shape)

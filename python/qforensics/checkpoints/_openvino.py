@@ -10,7 +10,7 @@ that consumes them.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -141,6 +141,9 @@ class OpenvinoDirectory(Checkpoint):
         if found is None:
             raise mismatch(self.xml, name, expected="a constant", found="none of that name")
         return found
+
+    def _stored_names(self) -> Iterable[str]:
+        return self._found
 
     def _check_tensor(self, name: str, shape: tuple[int, ...]) -> None:
         found = self._require(name)
