@@ -78,7 +78,9 @@ SessionResult run_session(Transformer& model, const std::vector<SequenceRequest>
     longest = std::max(longest, request.new_tokens);
   }
   const int64_t total = prompt_tokens + std::max<int64_t>(longest - 1, 0);
+  model.take_notes();
   prefill(model, running, top_k, result);
+  result.prefill_notes = model.take_notes();
   progress(prompt_tokens, total);
   for (int64_t step = 1; step < longest; ++step) {
     std::vector<Running*> active;
@@ -93,6 +95,7 @@ SessionResult run_session(Transformer& model, const std::vector<SequenceRequest>
     capture_next(model, hidden, active, top_k);
     progress(prompt_tokens + step, total);
   }
+  result.decode_notes = model.take_notes();
   return result;
 }
 

@@ -32,6 +32,7 @@ struct StepRecord {
 struct SessionResult {
   std::vector<SequenceResult> sequences;
   std::vector<StepRecord> steps;
+  PathNotes prefill_notes, decode_notes;  // the first decode row is the prefill's last
 };
 
 /// Called after every forward pass with the tokens done and the total; may throw to stop.

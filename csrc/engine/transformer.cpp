@@ -1,5 +1,6 @@
 #include "engine/transformer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -53,7 +54,10 @@ at::Tensor Transformer::embed(const Batch& batch) const {
 
 at::Tensor Transformer::linear(Linear& layer, const at::Tensor& x) {
   const Plan& plan = layer.plan(machine_, dtype_, x.size(0));
-  notes_.insert(plan.unconfirmed.begin(), plan.unconfirmed.end());
+  notes_.unconfirmed.insert(plan.unconfirmed.begin(), plan.unconfirmed.end());
+  // one or two addends give the same sum in either order
+  const bool races = std::any_of(plan.trees.begin(), plan.trees.end(), [](const Tree& t) { return t.racing && t.leaves.size() > 2; });
+  if (races) notes_.racing.insert(plan.kernel);
   return layer.run(machine_, dtype_, x, calls_++);
 }
 
@@ -66,14 +70,14 @@ void Transformer::norm(const at::Tensor& weight, at::Tensor& x) {
   args.columns = args.stride = config_.hidden;
   args.epsilon = config_.rms_epsilon;
   operators_.rms_norm(machine_.operators(), args);
-  operators_.note(operators_.rms_norm_notes, args, notes_);
+  operators_.rms_norm.add_unconfirmed(args, notes_.unconfirmed);
 }
 
 void Transformer::add_norm(const at::Tensor& weight, at::Tensor& x, at::Tensor& residual) {
   const FusedAddRmsNormArgs args{dtype_,    x.data_ptr(),        residual.data_ptr(), weight.data_ptr(),   x.data_ptr(),
                                  residual.data_ptr(), x.size(0), config_.hidden,      config_.rms_epsilon};
   operators_.fused_add_rms_norm(machine_.operators(), args);
-  operators_.note(operators_.fused_add_rms_norm_notes, args, notes_);
+  operators_.fused_add_rms_norm.add_unconfirmed(args, notes_.unconfirmed);
 }
 
 void Transformer::head_norms(const LayerWeights& layer, at::Tensor& qkv) {
@@ -89,7 +93,7 @@ void Transformer::head_norms(const LayerWeights& layer, at::Tensor& qkv) {
     args.stride = config_.qkv_columns();
     args.epsilon = config_.rms_epsilon;
     operators_.rms_norm(machine_.operators(), args);
-    operators_.note(operators_.rms_norm_notes, args, notes_);
+    operators_.rms_norm.add_unconfirmed(args, notes_.unconfirmed);
   }
 }
 
@@ -105,7 +109,7 @@ void Transformer::rotate(const Batch& batch, at::Tensor& qkv) {
                           config_.qkv_columns(),
                           positions()};
     operators_.rotary(machine_.operators(), args);
-    operators_.note(operators_.rotary_notes, args, notes_);
+    operators_.rotary.add_unconfirmed(args, notes_.unconfirmed);
   }
 }
 
@@ -142,7 +146,7 @@ at::Tensor Transformer::attention(int64_t index, const Batch& batch, const at::T
                            machine_.device.sm_count,
                            unit};
   operators_.attention(machine_.operators(), args);
-  operators_.note(operators_.attention_notes, args, notes_);
+  operators_.attention.add_unconfirmed(args, notes_.unconfirmed);
   return linear(*layer.o, out);
 }
 
@@ -151,7 +155,7 @@ at::Tensor Transformer::mlp(LayerWeights& layer, const at::Tensor& x) {
   at::Tensor hidden = new_tensor(dtype_, {x.size(0), config_.intermediate});
   const SiluAndMulArgs args{dtype_, gate_up.data_ptr(), hidden.data_ptr(), x.size(0), config_.intermediate};
   operators_.silu_and_mul(machine_.operators(), args);
-  operators_.note(operators_.silu_and_mul_notes, args, notes_);
+  operators_.silu_and_mul.add_unconfirmed(args, notes_.unconfirmed);
   return linear(*layer.down, hidden);
 }
 

@@ -2,14 +2,16 @@
 #pragma once
 
 #include <memory>
-#include <optional>
+#include <set>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/kv_cache.h"
 #include "engine/linear.h"
 #include "engine/machine.h"
 #include "engine/model_config.h"
-#include "engine/operator_set.h"
+#include "operators/operator_set.h"
 
 namespace qf {
 
@@ -25,6 +27,12 @@ struct ModelWeights {
   at::Tensor embedding;     // [vocabulary, hidden]; undefined when it is tied: rows then come from the lm_head's panels
   at::Tensor rotary_cache;  // [positions, head_size], see operators/rotary.h
   std::unique_ptr<Linear> lm_head;
+};
+
+/// What a stretch of work ran that a reader of its numbers must know.
+struct PathNotes {
+  std::set<std::string> unconfirmed;  // definitions that no recording confirms
+  std::set<std::string> racing;       // kernels whose sums race
 };
 
 /// The new tokens of one sequence in a step.
@@ -55,8 +63,8 @@ class Transformer {
 
   /// (layer name, linear) of every linear layer kind: those of the first decoder layer, and the lm_head.
   std::vector<std::pair<std::string, const Linear*>> linear_kinds() const;
-  /// What ran since construction that no recording confirms.
-  std::vector<std::string> unconfirmed() const { return {notes_.begin(), notes_.end()}; }
+  /// Notes on everything that ran since the last call.
+  PathNotes take_notes() { return std::exchange(notes_, {}); }
 
  private:
   struct Batch {
@@ -80,7 +88,7 @@ class Transformer {
   Machine machine_;
   ModelWeights weights_;
   uint64_t calls_ = 0;
-  std::set<std::string> notes_;
+  PathNotes notes_;
 };
 
 }  // namespace qf

@@ -9,6 +9,7 @@
 //
 // Sources: MMA-Sim (arXiv 2511.10909), Khattak & Mikaitis (arXiv 2512.07004). What a recording confirms of it is in tests.
 #pragma once
+// nvcc: x[0] = qf::fused_dot_add({16, 25, qf::Rounding::fp32_toward_zero, -133, -14}, x, 1, x + 64, 1, 64, 0.0f);
 
 #include <cstddef>
 #include <cstdint>
@@ -127,9 +128,8 @@ QF_HD inline float special_sum(const float* a, ptrdiff_t stride_a, const float* 
 
 }  // namespace detail
 
-/// The fp32 that stands for the unit's NaN: 0x7FFFFFFF in fp32, 0x7FFF in fp16 (the writer of an fp16 result narrows it).
 /// One step over `count` <= L products; missing products count as zero. a, b hold values of the input format; c a value of
-/// the output format. Strides in elements.
+/// the output format. Strides in elements. A NaN result is 0x7FFFFFFF (fp16 units: 0x7FFF once the writer narrows it).
 QF_HD inline float fused_dot_add_step(const MatrixUnit& unit, const float* a, ptrdiff_t stride_a, const float* b,
                                       ptrdiff_t stride_b, int count, float c) {
   bool finite = detail::is_finite(c);
@@ -150,9 +150,10 @@ QF_HD inline float fused_dot_add_step(const MatrixUnit& unit, const float* a, pt
   const int fraction = unit.fraction_bits;
   // a term of exponent e and p fraction bits becomes trunc(significand >> (p - F + largest - e))
   int64_t total = accumulator.significand;
-  const int shift_c = 23 - fraction + largest - accumulator.exponent;
-  total = shift_c < 0 ? total * (int64_t{1} << -shift_c) : detail::cut(total, shift_c);
-  if (accumulator.significand == 0) total = 0;
+  if (total != 0) {  // a zero's exponent says nothing about `largest`: the shift could be any number
+    const int shift_c = 23 - fraction + largest - accumulator.exponent;
+    total = shift_c < 0 ? total * (int64_t{1} << -shift_c) : detail::cut(total, shift_c);
+  }
   for (int k = 0; k < count; ++k) {
     const detail::Scaled x = detail::scaled(a[k * stride_a], unit.input_exponent);
     const detail::Scaled y = detail::scaled(b[k * stride_b], unit.input_exponent);

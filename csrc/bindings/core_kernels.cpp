@@ -1,0 +1,234 @@
+// Plans, packed weights and the emulator. Defaults and names live in python/qforensics/kernels.py.
+#include <pybind11/stl.h>
+
+#include <mutex>
+#include <optional>
+
+#include "bindings/arrays.h"
+#include "bindings/core_topics.h"
+#include "kernels/emulate/emulate_gemm.h"
+#include "kernels/race/explain_race.h"
+#include "kernels/table.h"
+
+namespace qf::bindings {
+namespace {
+
+Format parse_format(const std::string& name) {
+  for (const Format format : {Format::fp16, Format::bf16, Format::fp32}) {
+    if (name == format_name(format)) return format;
+  }
+  throw Error("unknown number format '" + name + "'; one of: fp16, bf16, fp32");
+}
+
+PackedWeight pack_codes_array(const Array<uint8_t>& codes, const Array<uint8_t>& zeros, const Array<uint16_t>& scales,
+                              const std::string& scale_format, int64_t group_size,
+                              const std::optional<Array<float>>& offsets,
+                              const std::optional<Array<int32_t>>& group_index) {
+  require_shape(codes, {-1, -1}, "codes");
+  const int64_t k = codes.shape(0), n = codes.shape(1), group = group_size == -1 ? k : group_size;
+  require(group >= 1 && k % group == 0, "K = ", k, " is no multiple of the group size ", group_size);
+  require_shape(zeros, {k / group, n}, "zeros");
+  require_shape(scales, {k / group, n}, "scales");
+  if (offsets) require_shape(*offsets, {k / group, n}, "offsets");
+  if (group_index) require_shape(*group_index, {k}, "group_index");
+  const CodesSource source{n,
+                           k,
+                           group,
+                           codes.data(),
+                           zeros.data(),
+                           scales.data(),
+                           parse_format(scale_format),
+                           offsets ? offsets->data() : nullptr,
+                           group_index ? group_index->data() : nullptr};
+  py::gil_scoped_release release;
+  return pack_codes(source);
+}
+
+PackedWeight pack_dense_array(const Array<uint16_t>& weight, const std::string& format) {
+  require_shape(weight, {-1, -1}, "weight");
+  const int64_t n = weight.shape(0), k = weight.shape(1);
+  const Format parsed = parse_format(format);
+  py::gil_scoped_release release;
+  return pack_dense(weight.data(), n, k, parsed);
+}
+
+/// fp16, bf16, fp16_out: (products, fraction bits, zero exponent); sm_count; shared_memory_per_block.
+DeviceNumbers device_numbers(const py::dict& numbers) {
+  const auto unit = [&](const char* name, Rounding rounding, int lowest) {
+    const auto [products, fraction_bits, zero_exponent] = numbers[name].cast<std::tuple<int, int, int>>();
+    return MatrixUnit{products, fraction_bits, rounding, zero_exponent, lowest};
+  };
+  return {unit("fp16", Rounding::fp32_toward_zero, -14), unit("bf16", Rounding::fp32_toward_zero, -126),
+          unit("fp16_out", Rounding::fp16_nearest_even, -14), numbers["sm_count"].cast<int>(),
+          numbers["shared_memory_per_block"].cast<int>()};
+}
+
+struct Runner {  // an executor context that owns its threads
+  Runner(const std::string& name, int threads) : isa(parse_isa(name)), pool(threads) {}
+  ExecutorContext context(uint64_t seed, bool deterministic) { return {isa, &pool, seed, deterministic}; }
+  Isa isa;
+  ThreadPool pool;
+  std::mutex mutex;  // a pool serves one caller at a time; Python threads may share a runner
+};
+
+/// Element type checks happen here, because the plan decides them: uint16 bits of fp16 or bf16, or float32.
+void require_bits(const py::array& array, Format format, const char* name) {
+  const bool ok =
+      format == Format::fp32 ? py::isinstance<py::array_t<float>>(array) : py::isinstance<py::array_t<uint16_t>>(array);
+  require(ok && (array.flags() & py::array::c_style), name, ": expected C-contiguous ",
+          format == Format::fp32 ? "float32" : "uint16 bits", " for ", format_name(format));
+}
+
+py::array emulate(const Plan& plan, const PackedWeight& weight, const py::array& activations,
+                  const std::optional<py::array>& bias, Runner& runner, uint64_t seed, bool deterministic) {
+  require_bits(activations, plan.activations, "activations");
+  require_shape(activations, {plan.m, plan.k}, "activations");
+  if (bias) {
+    require_bits(*bias, plan.epilogue.output, "bias");
+    require_shape(*bias, {plan.n}, "bias");
+  }
+  const std::vector<py::ssize_t> shape = {plan.m, plan.n};
+  py::array out = plan.epilogue.output == Format::fp32 ? py::array(py::array_t<float>(shape))
+                                                       : py::array(py::array_t<uint16_t>(shape));
+  const GemmArgs args{activations.data(), plan.k, bias ? bias->data() : nullptr, out.mutable_data(), plan.n};
+  py::gil_scoped_release release;
+  const std::lock_guard lock(runner.mutex);
+  emulate_gemm(plan, weight, args, runner.context(seed, deterministic));
+  return out;
+}
+
+Array<float> dequantize_array(const Plan& plan, const PackedWeight& weight, Runner& runner) {
+  Array<float> out({plan.k, plan.n});
+  float* values = out.mutable_data();
+  py::gil_scoped_release release;
+  const std::lock_guard lock(runner.mutex);
+  dequantize_weight(plan, weight, runner.context(0, true), values);
+  return out;
+}
+
+py::dict explain(const Plan& plan, const PackedWeight& weight, const Array<uint16_t>& activations,
+                 const Array<uint16_t>& outputs, const Array<uint8_t>& known, Runner& runner, int64_t tries,
+                 uint64_t seed) {
+  require_shape(activations, {plan.m, plan.k}, "activations");
+  require_shape(outputs, {plan.m, plan.n}, "outputs");
+  require_shape(known, {plan.n}, "known");
+  require(plan.trees.size() == 1 && plan.trees[0].racing, plan.kernel, ": nothing races in this plan");
+  const int64_t blocks = static_cast<int64_t>(plan.trees[0].leaves.size());
+  RaceExplanation found;
+  {
+    py::gil_scoped_release release;
+    const std::lock_guard lock(runner.mutex);
+    const ExecutorContext context = runner.context(seed, true);
+    std::vector<float> partials(static_cast<size_t>(blocks * plan.m * plan.n));
+    emulate_leaves(plan, weight, {activations.data(), plan.k, nullptr, nullptr, plan.n}, context, partials.data());
+    found = explain_race({plan.m, plan.n, blocks, partials.data(), outputs.data(), known.data(), tries, seed}, context);
+  }
+  const int64_t column_blocks = (plan.n + 63) / 64;
+  py::array_t<uint8_t> reach({plan.m, plan.n});
+  std::copy_n(reinterpret_cast<const uint8_t*>(found.reach.data()), found.reach.size(), reach.mutable_data());
+  py::dict out;
+  out["blocks"] = blocks;
+  out["reach"] = reach;
+  out["orders"] = py::none();
+  out["first"] = py::none();
+  if (found.exact) {
+    out["orders"] = py::array_t<int64_t>({plan.m, column_blocks, int64_t{2}}, found.orders.data());
+    out["first"] = py::array_t<int8_t>({plan.m, column_blocks, int64_t{2}, blocks}, found.first.data());
+  }
+  return out;
+}
+
+py::dict plan_tree(const Tree& tree) {
+  py::list leaves, adds;
+  for (const Leaf& leaf : tree.leaves) {
+    py::list walks;
+    for (const KWalk& walk : leaf.walks) walks.append(py::make_tuple(walk.start, walk.length, walk.stride, walk.count));
+    leaves.append(walks);
+  }
+  for (const Add& add : tree.adds) adds.append(py::make_tuple(add.left, add.right));
+  py::dict out;
+  out["leaves"] = leaves;
+  out["adds"] = adds;
+  out["racing"] = tree.racing;
+  return out;
+}
+
+void bind_plan(py::module_& m) {
+  py::class_<DeviceNumbers>(m, "DeviceNumbers").def(py::init(&device_numbers), py::arg("numbers"));
+  py::class_<Plan>(m, "KernelPlan")
+      .def_readonly("kernel", &Plan::kernel)
+      .def_readonly("sentence", &Plan::sentence)
+      .def_readonly("m", &Plan::m)
+      .def_readonly("n", &Plan::n)
+      .def_readonly("k", &Plan::k)
+      .def_readonly("group", &Plan::group)
+      .def_readonly("facts", &Plan::facts)
+      .def_readonly("unconfirmed", &Plan::unconfirmed)
+      .def_property_readonly(
+          "regions",
+          [](const Plan& plan) {
+            py::list out;
+            for (const Region& r : plan.regions) {
+              out.append(py::make_tuple(r.row_begin, r.row_end, r.column_begin, r.column_end, r.tree));
+            }
+            return out;
+          })
+      .def_property_readonly("trees",
+                             [](const Plan& plan) {
+                               py::list out;
+                               for (const Tree& tree : plan.trees) out.append(plan_tree(tree));
+                               return out;
+                             })
+      .def("describe", &describe);
+  m.def(
+      "make_plan",
+      [](const std::string& kernel, int64_t m_, int64_t n, int64_t k, int64_t group, const std::string& format,
+         const DeviceNumbers& device, const KernelOptions& options) {
+        return make_plan(kernel, {m_, n, k, group, parse_format(format)}, device, options);
+      },
+      py::arg("kernel"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("group"), py::arg("format"),
+      py::arg("device"), py::arg("options"));
+}
+
+}  // namespace
+
+void bind_kernels(py::module_& m) {
+  py::class_<KernelOptions>(m, "KernelOptions")
+      .def(py::init<>())
+      .def_readwrite("fp32_reduce", &KernelOptions::fp32_reduce)
+      .def_readwrite("symmetric", &KernelOptions::symmetric)
+      .def_readwrite("dense", &KernelOptions::dense)
+      .def_readwrite("bias", &KernelOptions::bias)
+      .def_readwrite("offsets", &KernelOptions::offsets)
+      .def_readwrite("split", &KernelOptions::split)
+      .def_readwrite("transposed", &KernelOptions::transposed)
+      .def_readwrite("activation_group", &KernelOptions::activation_group);
+  bind_plan(m);
+  py::class_<PackedWeight>(m, "PackedWeight")
+      .def_readonly("n", &PackedWeight::n)
+      .def_readonly("k", &PackedWeight::k)
+      .def_readonly("group", &PackedWeight::group)
+      .def_property_readonly("nbytes", &PackedWeight::bytes);
+  m.def("pack_codes", &pack_codes_array, py::arg("codes"), py::arg("zeros"), py::arg("scales"), py::arg("scale_format"),
+        py::arg("group_size"), py::arg("offsets"), py::arg("group_index"));
+  m.def("pack_dense", &pack_dense_array, py::arg("weight"), py::arg("format"));
+  py::class_<Runner>(m, "KernelRunner").def(py::init<const std::string&, int>(), py::arg("isa"), py::arg("threads"));
+  m.def("emulate_gemm", &emulate, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("bias"),
+        py::arg("runner"), py::arg("seed"), py::arg("deterministic"));
+  m.def("dequantize_weight", &dequantize_array, py::arg("plan"), py::arg("weight"), py::arg("runner"));
+  m.def("explain_race", &explain, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("outputs"),
+        py::arg("known"), py::arg("runner"), py::arg("tries"), py::arg("seed"));
+  m.def("kernel_table", [] {
+    py::list out;
+    for (const KernelInfo& info : kernel_table()) out.append(py::make_tuple(info.name, info.options, info.summary));
+    return out;
+  });
+  m.def("variant_table", [] {
+    py::list out;
+    for (const VariantInfo& v : variant_table()) out.append(py::make_tuple(v.variant, v.gpu_class, v.engine, v.kernel));
+    return out;
+  });
+  m.def("resolve_variant", &resolve_variant, py::arg("variant"), py::arg("gpu_class"), py::arg("engine"));
+}
+
+}  // namespace qf::bindings

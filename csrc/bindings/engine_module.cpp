@@ -1,0 +1,158 @@
+// _engine: the transformer on LibTorch. Checks arrays, releases the GIL, calls, returns. `_core` must be imported first: it
+// owns the types that both modules use (SfuTables).
+#include <pybind11/functional.h>
+#include <pybind11/stl.h>
+#include <torch/version.h>
+
+#include <memory>
+#include <optional>
+
+#include "bindings/arrays.h"
+#include "bindings/engine_inputs.h"
+#include "engine/session.h"
+#include "numerics/special_function_unit.h"
+
+namespace qf::bindings {
+namespace {
+
+/// Collects weights, then becomes a model. Owns the threads; the tables belong to Python.
+class Engine {
+ public:
+  Engine(const py::dict& config, const std::string& dtype, OperatorSet operators, const std::string& isa, int threads,
+         const DeviceNumbers& device, bool deterministic, const SfuTables& special)
+      : config_(parse_config(config)),
+        dtype_(parse_dtype(dtype)),
+        operators_(std::move(operators)),
+        special_(special.view()),
+        pool_(std::make_unique<ThreadPool>(threads)),
+        machine_{parse_isa(isa), pool_.get(), &special_, device, deterministic, 0} {
+    weights_.layers.resize(static_cast<size_t>(config_.layers));
+  }
+
+  void set_tensor(const std::string& name, int64_t layer, const py::array& array) {
+    at::Tensor tensor = copy_array(name, array, dtype_);
+    if (name == "final_norm") return void(weights_.final_norm = std::move(tensor));
+    if (name == "embedding") return void(weights_.embedding = std::move(tensor));
+    if (name == "rotary_cache") return void(weights_.rotary_cache = std::move(tensor));
+    LayerWeights& target = at_layer(layer);
+    if (name == "input_norm") return void(target.input_norm = std::move(tensor));
+    if (name == "post_attention_norm") return void(target.post_attention_norm = std::move(tensor));
+    if (name == "q_norm") return void(target.q_norm = std::move(tensor));
+    if (name == "k_norm") return void(target.k_norm = std::move(tensor));
+    throw Error("unknown tensor '" + name + "'");
+  }
+
+  void set_linear(const std::string& name, int64_t layer, const std::string& kernel, const KernelOptions& options,
+                  const PackedWeight& weight, const std::optional<py::array>& bias) {
+    at::Tensor bias_tensor;
+    if (bias) bias_tensor = copy_array(name + ".bias", *bias, dtype_);
+    auto linear = std::make_unique<Linear>(kernel, options, weight, std::move(bias_tensor));
+    if (name == "lm_head") return void(weights_.lm_head = std::move(linear));
+    LayerWeights& target = at_layer(layer);
+    if (name == "qkv_proj") return void(target.qkv = std::move(linear));
+    if (name == "o_proj") return void(target.o = std::move(linear));
+    if (name == "gate_up_proj") return void(target.gate_up = std::move(linear));
+    if (name == "down_proj") return void(target.down = std::move(linear));
+    throw Error("unknown linear layer '" + name + "'");
+  }
+
+  void finish() {
+    model_ = std::make_unique<Transformer>(config_, dtype_, operators_, machine_, std::move(weights_));
+  }
+
+  Transformer& model() const {
+    require(model_ != nullptr, "the engine is not finished: weights are still missing");
+    return *model_;
+  }
+
+  py::dict run(const std::vector<py::dict>& requests, int64_t top_k, uint64_t seed, const std::optional<py::function>& progress);
+
+ private:
+  LayerWeights& at_layer(int64_t layer) {
+    require(layer >= 0 && layer < config_.layers, "layer ", layer, ": the model has ", config_.layers);
+    return weights_.layers[static_cast<size_t>(layer)];
+  }
+
+  ModelConfig config_;
+  DType dtype_;
+  OperatorSet operators_;
+  SfuView special_;
+  std::unique_ptr<ThreadPool> pool_;
+  Machine machine_;
+  ModelWeights weights_;
+  std::unique_ptr<Transformer> model_;
+};
+
+py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint64_t seed, const std::optional<py::function>& progress) {
+  require(top_k >= 1 && top_k <= config_.vocabulary, "top_k must be between 1 and ", config_.vocabulary, ", got ", top_k);
+  std::vector<SequenceRequest> sequences;
+  for (const py::dict& request : requests) sequences.push_back(parse_request(request));
+  const Progress report = [&](int64_t done, int64_t total) {
+    py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    if (progress) (*progress)(done, total);
+  };
+  SessionResult result;
+  {
+    py::gil_scoped_release release;
+    model().reseed(seed);
+    result = run_session(model(), sequences, top_k, report);
+  }
+  py::list steps, out;
+  for (const StepRecord& step : result.steps) steps.append(py::make_tuple(step.prefill ? "prefill" : "decode", step.rows));
+  for (const SequenceResult& sequence : result.sequences) {
+    py::dict item;
+    item["generated"] = py::array_t<int64_t>(static_cast<py::ssize_t>(sequence.generated.size()), sequence.generated.data());
+    item["prefill"] = rows_dict(sequence.prefill);
+    item["decode"] = rows_dict(sequence.decode);
+    out.append(item);
+  }
+  py::dict answer;
+  answer["sequences"] = out;
+  answer["steps"] = steps;
+  for (const bool prefill : {true, false}) {
+    const PathNotes& notes = prefill ? result.prefill_notes : result.decode_notes;
+    py::dict item;
+    item["unconfirmed"] = notes.unconfirmed;
+    item["racing"] = notes.racing;
+    answer[prefill ? "prefill_notes" : "decode_notes"] = item;
+  }
+  return answer;
+}
+
+/// Per kind of linear layer and number of rows: the kernel that ran, in words.
+py::dict kernels_of(const Engine& engine) {
+  py::dict out;
+  for (const auto& [name, linear] : engine.model().linear_kinds()) {
+    py::dict by_rows;
+    for (const auto& [rows, plan] : linear->plans()) by_rows[py::int_(rows)] = plan.kernel;
+    out[name.c_str()] = by_rows;
+  }
+  return out;
+}
+
+}  // namespace
+}  // namespace qf::bindings
+
+PYBIND11_MODULE(_engine, m) {
+  namespace py = pybind11;
+  using qf::bindings::Engine;
+  m.doc() = "qforensics engine: the transformer on LibTorch";
+  py::register_local_exception<qf::Error>(m, "EngineError", PyExc_ValueError);
+  m.attr("torch_version") = TORCH_VERSION;
+  py::class_<Engine>(m, "Engine")
+      .def(py::init([](const py::dict& config, const std::string& dtype, const std::string& profile, int compute_major,
+                       const std::string& isa, int threads, const qf::DeviceNumbers& device, bool deterministic,
+                       const qf::SfuTables& special) {
+             return std::make_unique<Engine>(config, dtype, qf::operator_set(profile, compute_major), isa, threads, device, deterministic,
+                                             special);
+           }),
+           py::kw_only(), py::arg("config"), py::arg("dtype"), py::arg("profile"), py::arg("compute_major"), py::arg("isa"),
+           py::arg("threads"), py::arg("device"), py::arg("deterministic"), py::arg("special"), py::keep_alive<1, 10>())
+      .def("set_tensor", &Engine::set_tensor, py::arg("name"), py::arg("layer"), py::arg("array"))
+      .def("set_linear", &Engine::set_linear, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"), py::arg("weight"),
+           py::arg("bias"))
+      .def("finish", &Engine::finish)
+      .def("run", &Engine::run, py::arg("requests"), py::arg("top_k"), py::arg("seed"), py::arg("progress") = py::none())
+      .def("kernels", &qf::bindings::kernels_of);
+}

@@ -1,0 +1,60 @@
+#include "kernels/emulate/activations.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/emulate/convert.h"
+
+namespace qf {
+namespace {
+
+int64_t scales_per_row(const Plan& plan) { return plan.step == StepRule::int32 ? plan.k / plan.activation_group : 0; }
+
+/// Symmetric int8 per group: scale = absmax / 127, number = RNE(x / scale).
+void quantize_row(int64_t k, int64_t group, float* value, float* scale) {
+  for (int64_t g = 0; g < k / group; ++g) {
+    float largest = 0.0f;
+    for (int64_t i = g * group; i < (g + 1) * group; ++i) largest = std::max(largest, std::fabs(value[i]));
+    scale[g] = largest / 127.0f;
+    for (int64_t i = g * group; i < (g + 1) * group; ++i) {
+      value[i] = scale[g] == 0.0f ? 0.0f : std::nearbyint(value[i] / scale[g]);
+    }
+  }
+}
+
+}  // namespace
+
+Activations::Activations(const Plan& plan, int64_t rows)
+    : rows(rows),
+      ld((plan.k + 15) / 16 * 16),  // rows start on a cache line
+      value(static_cast<size_t>(rows * ld)),
+      exponent(uses_matrix_unit(plan) ? static_cast<size_t>(rows * ld) : 0),
+      row_scale(static_cast<size_t>(rows * scales_per_row(plan))),
+      row_scale_ld(scales_per_row(plan)) {}
+
+void load_activations(const Plan& plan, const PackedWeight& weight, const GemmArgs& args,
+                      const ExecutorContext& context, int64_t begin, Activations& activations) {
+  const int64_t element = plan.activations == Format::fp32 ? 4 : 2, k = plan.k;
+  context.pool->run(activations.rows, [&](int64_t row) {
+    const char* source = static_cast<const char*>(args.activations) + (begin + row) * args.lda * element;
+    float* value = activations.value.get() + row * activations.ld;
+    std::fill(value + k, value + activations.ld, 0.0f);
+    if (weight.order.empty()) {
+      widen_span(context.isa, plan.activations, source, value, k);
+    } else {
+      std::vector<float> plain(static_cast<size_t>(k));
+      widen_span(context.isa, plan.activations, source, plain.data(), k);
+      for (int64_t i = 0; i < k; ++i) value[i] = plain[static_cast<size_t>(weight.order[static_cast<size_t>(i)])];
+    }
+    if (uses_matrix_unit(plan)) {
+      row_exponent_span(context.isa, plan.unit.input_exponent, value, activations.exponent.get() + row * activations.ld,
+                        activations.ld);
+    }
+    if (plan.step == StepRule::int32) {
+      quantize_row(k, plan.activation_group, value, activations.row_scale.get() + row * activations.row_scale_ld);
+    }
+  });
+}
+
+}  // namespace qf

@@ -1,0 +1,87 @@
+#include "kernels/emulate/combine.h"
+
+#include <numeric>
+#include <utility>
+
+#include "kernels/emulate/convert.h"
+
+namespace qf {
+namespace {
+
+/// splitmix64: a full-period mixer, enough to draw orders that look unrelated.
+uint64_t mix(uint64_t x) {
+  x += 0x9E3779B97F4A7C15u;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+
+Narrow narrow_for(Format format) {
+  return format == Format::fp16 ? Narrow::fp16 : (format == Format::bf16 ? Narrow::bf16 : Narrow::none);
+}
+
+}  // namespace
+
+const float* combine_row(Isa isa, const Tree& tree, const LeafRow& leaves, float* scratch) {
+  const int64_t leaf_count = static_cast<int64_t>(tree.leaves.size());
+  const auto node = [&](int64_t id) {
+    return id < leaf_count ? leaves.base + id * leaves.stride : scratch + (id - leaf_count) * leaves.columns;
+  };
+  for (size_t i = 0; i < tree.adds.size(); ++i) {
+    const float *left = node(tree.adds[i].left), *right = node(tree.adds[i].right);
+    float* sum = scratch + static_cast<int64_t>(i) * leaves.columns;
+    for (int64_t c = 0; c < leaves.columns; ++c) sum[c] = left[c] + right[c];
+    narrow_span(isa, tree.adds[i].narrow, sum, leaves.columns);
+  }
+  return node(tree.root());
+}
+
+void race_order(const ExecutorContext& context, int64_t row, int64_t column_block, int parity,
+                std::vector<int32_t>& order) {
+  std::iota(order.begin(), order.end(), 0);
+  if (context.deterministic) return;
+  uint64_t state =
+      mix(mix(mix(context.seed) ^ static_cast<uint64_t>(row)) ^ static_cast<uint64_t>(2 * column_block + parity));
+  for (size_t i = order.size(); i > 1; --i) {
+    state = mix(state);
+    std::swap(order[i - 1], order[state % i]);
+  }
+}
+
+const float* race_row(Isa isa, const Tree& tree, const LeafRow& leaves, const ExecutorContext& context, int64_t row,
+                      int64_t column, float* scratch) {
+  std::vector<int32_t> order(tree.leaves.size());
+  for (int parity = 0; parity < 2; ++parity) {
+    race_order(context, row, column / 64, parity, order);
+    float* sum = scratch + parity * leaves.columns;
+    for (int64_t c = 0; c < leaves.columns; ++c) sum[c] = 0.0f;
+    for (const int32_t leaf : order) {
+      const float* addend = leaves.base + leaf * leaves.stride;
+      for (int64_t c = 0; c < leaves.columns; ++c) sum[c] += addend[c];
+      narrow_span(isa, tree.race_narrow, sum, leaves.columns);
+    }
+  }
+  for (int64_t c = 0; c < leaves.columns; ++c) {
+    if ((c >> 1) & 1) scratch[c] = scratch[leaves.columns + c];
+  }
+  return scratch;
+}
+
+void finish_row(Isa isa, const EpilogueArgs& args, const float* root, int64_t columns, void* out, float* scratch) {
+  const Narrow narrow = narrow_for(args.rule->output);
+  for (int64_t c = 0; c < columns; ++c) scratch[c] = root[c];
+  if (args.rule->bias == BiasRule::before_rounding) {
+    for (int64_t c = 0; c < columns; ++c) scratch[c] += args.bias[c];
+  }
+  if (args.rule->channel_scale) {
+    narrow_span(isa, narrow, scratch, columns);
+    for (int64_t c = 0; c < columns; ++c) scratch[c] *= args.channel_scale[c];
+  }
+  if (args.rule->bias == BiasRule::after_rounding) {
+    narrow_span(isa, narrow, scratch, columns);
+    for (int64_t c = 0; c < columns; ++c) scratch[c] += args.bias[c];
+  }
+  store_span(isa, args.rule->output, scratch, out, columns);
+}
+
+}  // namespace qf

@@ -1,0 +1,109 @@
+#include "kernels/emulate/dequantize.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/half.h"
+#include "kernels/emulate/convert.h"
+#include "kernels/emulate/round_to_odd.h"
+
+namespace qf {
+namespace {
+
+float narrowed(Narrow narrow, float x) {
+  switch (narrow) {
+    case Narrow::none: return x;
+    case Narrow::fp16: return round_to_half(x);
+    case Narrow::bf16: return round_to_bf16(x);
+  }
+  return x;
+}
+
+/// All 16 codes of all 16 columns, then a look-up per weight.
+void dequantize_stretch(const GroupRule& rule, const CodeStretch& s) {
+  float values[16][kPanelWidth];
+  int16_t exponents[16][kPanelWidth];
+  for (int q = 0; q < 16; ++q) {
+    for (int c = 0; c < kPanelWidth; ++c) {
+      const float product = (static_cast<float>(q) - rule.base[c]) * rule.scale[c];
+      const float sum = rule.exact ? product + rule.add[c] : add_to_odd(product, rule.add[c]);
+      values[q][c] = narrowed(rule.narrow, sum);
+      exponents[q][c] = column_exponent(values[q][c], s.lowest_exponent);
+    }
+  }
+  for (int64_t k = 0; k < s.count; ++k) {
+    for (int j = 0; j < 8; ++j) {
+      const int low = s.codes[k * 8 + j] & 15, high = s.codes[k * 8 + j] >> 4;
+      s.value[k * kPanelWidth + j] = values[low][j];
+      s.value[k * kPanelWidth + j + 8] = values[high][j + 8];
+      if (s.exponent == nullptr) continue;
+      s.exponent[panel_exponent_index(k, j)] = exponents[low][j];
+      s.exponent[panel_exponent_index(k, j + 8)] = exponents[high][j + 8];
+    }
+  }
+}
+
+void run_stretch(Isa isa, const GroupRule& rule, const CodeStretch& stretch) {
+#if defined(__x86_64__)
+  if (rule.exact && isa == Isa::avx512) return avx512::dequantize_stretch(rule, stretch);
+  if (rule.exact && isa == Isa::avx2) return avx2::dequantize_stretch(rule, stretch);
+#endif
+  dequantize_stretch(rule, stretch);
+}
+
+}  // namespace
+
+GroupRule group_rule(WeightRule rule, const PackedWeight& w, int64_t panel, int64_t group) {
+  const int64_t at = (panel * w.groups() + group) * kPanelWidth;
+  GroupRule r{};
+  r.exact = true;
+  for (int c = 0; c < kPanelWidth; ++c) {
+    const uint16_t bits = w.scales[static_cast<size_t>(at + c)];
+    const float z = w.zeros[static_cast<size_t>(at + c)];
+    const float s = w.format == Format::bf16 ? bf16_to_float(bits) : half_to_float(bits);
+    r.base[c] = z, r.scale[c] = s, r.add[c] = 0.0f;
+    switch (rule) {
+      case WeightRule::fp16_sub_mul: r.narrow = Narrow::fp16; break;
+      case WeightRule::bf16_sub_mul: r.narrow = Narrow::bf16; break;
+      case WeightRule::real: r.narrow = Narrow::none; break;
+      case WeightRule::integer: r.scale[c] = 1.0f; break;
+      case WeightRule::fp16_fma:
+        r.narrow = Narrow::fp16;
+        r.base[c] = 0.0f, r.add[c] = round_to_half(-(z * s));
+        break;
+      case WeightRule::bf16_fma:
+        r.narrow = Narrow::bf16;
+        r.base[c] = 0.0f, r.add[c] = round_to_bf16(-(z * s));
+        break;
+      case WeightRule::bf16_offset:
+        r.narrow = Narrow::bf16;
+        r.base[c] = 8.0f, r.add[c] = round_to_bf16((8.0f - z) * s);
+        break;
+      case WeightRule::dense: break;
+    }
+    if (w.offsets.empty()) continue;
+    require(rule == WeightRule::bf16_offset || rule == WeightRule::real, "weights with float offsets have no rule '",
+            weight_rule_text(rule), "'");
+    r.base[c] = 8.0f, r.add[c] = w.offsets[static_cast<size_t>(at + c)], r.exact = false;
+  }
+  return r;
+}
+
+void dequantize(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, int64_t k_begin, int64_t k_end,
+                int lowest_exponent, float* value, int16_t* exponent) {
+  if (rule == WeightRule::dense) {
+    const int64_t count = (k_end - k_begin) * kPanelWidth;
+    widen_span(isa, w.format, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, value, count);
+    if (exponent != nullptr) panel_exponent_span(isa, lowest_exponent, value, exponent, k_end - k_begin);
+    return;
+  }
+  for (int64_t k = k_begin; k < k_end;) {
+    const int64_t group = k / w.group, end = std::min(k_end, (group + 1) * w.group), at = (k - k_begin) * kPanelWidth;
+    run_stretch(isa, group_rule(rule, w, panel, group),
+                {w.codes.data() + (panel * w.k + k) * 8, end - k, lowest_exponent, value + at,
+                 exponent == nullptr ? nullptr : exponent + at});
+    k = end;
+  }
+}
+
+}  // namespace qf

@@ -1,0 +1,43 @@
+// A panel's weights as the numbers that enter the arithmetic.
+//
+// Every rule on codes has the form narrow((q - base) * scale + add): product and sum are exact in fp32 (few bits,
+// common unit), so that one rounding is left. `group_rule` is the only place that knows the rules; the loops only apply
+// them.
+#pragma once
+
+#include "kernels/pack/packed_weight.h"
+#include "numerics/isa.h"
+
+namespace qf {
+
+struct GroupRule {
+  alignas(64) float base[kPanelWidth];
+  alignas(64) float scale[kPanelWidth];
+  alignas(64) float add[kPanelWidth];
+  Narrow narrow;
+  bool exact;  // product plus add is exact in fp32; false only with stored float offsets
+};
+
+GroupRule group_rule(WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t group);
+
+/// k in [k_begin, k_end) of a panel: value[(k - k_begin) * 16 + column], column exponents in pairs of k unless null.
+/// k_begin and k_end are even (as groups are) where exponents are wanted.
+void dequantize(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t k_begin, int64_t k_end,
+                int lowest_exponent, float* value, int16_t* exponent);
+
+/// One stretch of k inside one group, per instruction set; codes [count][8].
+struct CodeStretch {
+  const uint8_t* codes;
+  int64_t count;
+  int lowest_exponent;
+  float* value;
+  int16_t* exponent;  // [count / 2][16][2], may be null
+};
+namespace avx512 {
+void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch);
+}
+namespace avx2 {
+void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch);
+}
+
+}  // namespace qf

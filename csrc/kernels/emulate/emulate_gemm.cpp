@@ -1,0 +1,70 @@
+#include "kernels/emulate/emulate_gemm.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "kernels/emulate/dequantize.h"
+#include "kernels/emulate/panel_job.h"
+
+namespace qf {
+namespace {
+
+/// Rows converted at a time: bounds the memory of the fp32 copies.
+constexpr int64_t kRowBlock = 512;
+
+void check_call(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context) {
+  require(weight.n == plan.n && weight.k == plan.k, plan.kernel, ": the plan is for N = ", plan.n, ", K = ", plan.k,
+          ", the weight has N = ", weight.n, ", K = ", weight.k);
+  require(weight.is_dense() == (plan.weight == WeightRule::dense), plan.kernel, ": the plan wants ",
+          weight_rule_text(plan.weight), ", the weight holds ", weight.is_dense() ? "numbers" : "codes");
+  require(weight.is_dense() || weight.group == plan.group, plan.kernel, ": the plan is for group size ", plan.group,
+          ", the weight has ", weight.group);
+  const bool half_unit = uses_matrix_unit(plan) || plan.step == StepRule::half2_chain;
+  require(!half_unit || weight.format == plan.activations, plan.kernel, ": activations are ",
+          format_name(plan.activations), ", scales or weights ", format_name(weight.format));
+  require(args.lda >= plan.k && args.ldo >= plan.n, plan.kernel, ": row strides ", args.lda, " and ", args.ldo,
+          " are shorter than K = ", plan.k, " and N = ", plan.n);
+  require((plan.epilogue.bias != BiasRule::none) == (args.bias != nullptr), plan.kernel, ": the plan has ",
+          plan.epilogue.bias == BiasRule::none ? "no bias" : "a bias", ", the call ", args.bias ? "one" : "none");
+  require(context.pool != nullptr, plan.kernel, ": no thread pool");
+}
+
+void run_blocks(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context,
+                float* leaves) {
+  const int64_t groups = (weight.panels() + kGroupPanels - 1) / kGroupPanels;
+  for (int64_t begin = 0; begin < plan.m; begin += kRowBlock) {
+    Activations activations(plan, std::min(kRowBlock, plan.m - begin));
+    load_activations(plan, weight, args, context, begin, activations);
+    const CallState call{plan, weight, args, context, activations, leaves, begin};
+    context.pool->run(groups, [&](int64_t group) { run_panel_group(call, group); });
+  }
+}
+
+}  // namespace
+
+void emulate_gemm(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context) {
+  check_call(plan, weight, args, context);
+  run_blocks(plan, weight, args, context, nullptr);
+}
+
+void emulate_leaves(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context,
+                    float* leaves) {
+  check_call(plan, weight, args, context);
+  require(plan.trees.size() == 1, plan.kernel, ": leaves are asked of a plan with ", plan.trees.size(), " trees");
+  run_blocks(plan, weight, args, context, leaves);
+}
+
+void dequantize_weight(const Plan& plan, const PackedWeight& weight, const ExecutorContext& context, float* values) {
+  require(weight.n == plan.n && weight.k == plan.k, plan.kernel, ": plan and weight have different shapes");
+  context.pool->run(weight.panels(), [&](int64_t panel) {
+    AlignedArray<float> scratch(static_cast<size_t>(weight.k * kPanelWidth));
+    dequantize(context.isa, plan.weight, weight, panel, 0, weight.k, 0, scratch.get(), nullptr);
+    const int64_t columns = std::min<int64_t>(kPanelWidth, weight.n - panel * kPanelWidth);
+    for (int64_t k = 0; k < weight.k; ++k) {
+      const int64_t row = weight.order.empty() ? k : weight.order[static_cast<size_t>(k)];
+      std::copy_n(scratch.get() + k * kPanelWidth, columns, values + row * weight.n + panel * kPanelWidth);
+    }
+  });
+}
+
+}  // namespace qf

@@ -1,0 +1,56 @@
+// The types that callers of the kernels layer use.
+#pragma once
+
+#include <cstdint>
+
+#include "base/thread_pool.h"
+#include "kernels/plan.h"
+#include "numerics/isa.h"
+
+namespace qf {
+
+/// What a plan needs to know of a GPU.
+struct DeviceNumbers {
+  MatrixUnit fp16;      // fp16 in, fp32 out
+  MatrixUnit bf16;      // bf16 in, fp32 out
+  MatrixUnit fp16_out;  // fp16 in, fp16 out
+  int sm_count;
+  int shared_memory_per_block;  // bytes, the opt-in limit
+};
+
+struct Problem {
+  int64_t m, n, k;
+  int64_t group;  // k rows per scale row; -1: one group over all of K
+  Format format;  // of activations and output
+};
+
+/// Options of all kernels; each kernel's line in kernels.def names the ones it reads.
+struct KernelOptions {
+  bool fp32_reduce = true;  // marlin: partials across blocks stay fp32
+  bool symmetric = false;   // machete: no zero points (z = 8 folded into the conversion)
+  bool dense = false;       // weights are stored as numbers, not as codes
+  bool bias = false;
+  bool offsets = false;      // fp32: the checkpoint stores float offsets, weight = (q - 8) * s + offset
+  int split = 1;             // cublas, awq from 256 rows, hgemm: parts of K; 0: the rule or recorded table
+  bool transposed = false;   // cublas: weights lie as [N, K] (a linear layer) instead of [K, N]
+  int activation_group = 0;  // openvino: int8 activations in groups of this many k; 0: activations as they are
+};
+
+/// Arguments of one call. Bits of activations and output in the plan's formats.
+struct GemmArgs {
+  const void* activations;  // [m][lda]
+  int64_t lda;
+  const void* bias;  // [n], format of the output; null where the plan has none
+  void* out;         // [m][ldo]
+  int64_t ldo;
+};
+
+/// How to run, not what to compute, except that `seed` picks the order of racing adds (`deterministic`: ascending).
+struct ExecutorContext {
+  Isa isa;
+  ThreadPool* pool;
+  uint64_t seed;
+  bool deterministic;
+};
+
+}  // namespace qf

@@ -1,0 +1,24 @@
+// What the plan functions share: the start of a plan, and the pieces that follow from the number format alone.
+#pragma once
+
+#include "kernels/gemm.h"
+
+namespace qf {
+
+/// Shape, formats, sub_mul weights, the device's fp32-accumulating unit, bias after rounding where there is one.
+Plan begin_plan(const char* kernel, const Problem& problem, const DeviceNumbers& device, const KernelOptions& options);
+/// Refuses formats other than the listed ones, naming the kernel.
+void require_format(const char* kernel, Format format, std::initializer_list<Format> allowed);
+Narrow narrow_of(Format format);
+/// One tree for the whole output.
+void whole_output(Plan& plan, const Tree& tree);
+/// ceil(a / b), a >= 0, b > 0.
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/// Whether the device is the only one that recordings exist of (132 SMs with the (16, 25) unit).
+bool recorded_device(const DeviceNumbers& device);
+/// Adds the note that no recording exists of this device's order or unit.
+void note_device(Plan& plan, const DeviceNumbers& device);
+/// SMs that one wave of `cluster`-sized clusters fills: 18 SMs at a time (a GPC), whole clusters only.
+int64_t wave_size(int64_t sm_count, int64_t cluster);
+
+}  // namespace qf

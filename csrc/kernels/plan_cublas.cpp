@@ -1,0 +1,60 @@
+// cuBLAS with fp32 accumulation (nvjet kernels on Hopper): a closed library whose order was found from its outputs. No
+// "splitK" in the kernel's name: one walk over K. "splitK": s contiguous parts of whole 64-k tiles, partials in fp32.
+// When cuBLAS splits is its heuristic, so s is given by the caller; 0 asks for what the recordings show.
+#include <algorithm>
+
+#include "base/error.h"
+#include "kernels/parts.h"
+#include "kernels/table.h"
+
+namespace qf {
+namespace {
+
+constexpr int64_t kTile = 64;
+
+/// Parts seen on an H200 (cuBLAS 13, fp16); 1 everywhere else. All fit floor(wave / tiles) of the kernel's tile, but
+/// which tile cuBLAS takes is not known.
+int64_t recorded_split(const Problem& p, const DeviceNumbers& device, bool transposed) {
+  if (!recorded_device(device) || p.n != 4096) return 1;
+  if (transposed && p.m == 16 && p.k == 4096) return 2;
+  if (p.m <= 16 && (p.k == 4096 || p.k == 12288)) return 3;
+  if (p.k != 12288) return 1;
+  if (p.m == 64) return 3;
+  return p.m == 128 || p.m == 256 ? 2 : 1;
+}
+
+bool recorded_shape(const Problem& p) {
+  const bool rows = p.m == 1 || p.m == 8 || p.m == 16 || p.m == 64 || p.m == 128 || p.m == 256;
+  return rows && ((p.n == 512 && p.k == 1024) || (p.n == 4096 && (p.k == 4096 || p.k == 12288)));
+}
+
+}  // namespace
+
+Plan plan_cublas(const Problem& problem, const DeviceNumbers& device, const KernelOptions& options) {
+  require_format("cublas", problem.format, {Format::fp16, Format::bf16});
+  Plan plan = begin_plan("cublas", problem, device, options);
+  if (options.bias) {
+    plan.epilogue.bias = BiasRule::before_rounding;
+    plan.unconfirmed.back() = "bias: joins the fp32 accumulator before the rounding (documentation only)";
+  }
+  require(options.split >= 0, "cublas: split must be 0 (recorded) or at least 1, got ", options.split);
+  const int64_t split = options.split ? options.split : recorded_split(problem, device, options.transposed);
+  const int64_t tiles = ceil_div(problem.k, kTile), per = ceil_div(tiles, split);
+  Tree tree;
+  std::vector<int32_t> parts;
+  for (int64_t begin = 0; begin < tiles; begin += per) {
+    parts.push_back(static_cast<int32_t>(tree.leaves.size()));
+    tree.leaves.push_back(straight_leaf(begin * kTile, std::min(problem.k, (begin + per) * kTile)));
+  }
+  add_serially(tree, parts, Narrow::none);
+  whole_output(plan, tree);
+  plan.sentence = split == 1 ? "one walk over K, rounded once"
+                             : std::to_string(parts.size()) + " contiguous parts of K, partials fp32, added ascending";
+  plan.facts.push_back("split = " + std::to_string(split) + (options.split ? "" : " (recorded table)"));
+  note_device(plan, device);
+  if (!recorded_device(device)) plan.unconfirmed.push_back("cuBLAS order: named default, none recorded on this device");
+  if (options.split == 0 && !recorded_shape(problem)) plan.unconfirmed.push_back("split: this shape was not recorded");
+  return plan;
+}
+
+}  // namespace qf

@@ -1,0 +1,52 @@
+// cublasHgemm: fp16 accumulation. vLLM's gptq dequantizes and calls it above 50 rows. The accumulator is rounded to
+// fp16 after every step; where K is split, the fp16 partials are added serially in fp16.
+#include <algorithm>
+
+#include "base/error.h"
+#include "kernels/parts.h"
+#include "kernels/table.h"
+
+namespace qf {
+namespace {
+
+/// s = floor(SMs / number of 128 (N) x 64 (M) tiles), and no part below 256 k: fits both recorded shapes that split and
+/// the one that does not. On a device without recordings: the named default, one walk.
+int64_t rule_split(const Problem& p, const DeviceNumbers& device) {
+  if (!recorded_device(device)) return 1;
+  const int64_t tiles = ceil_div(p.n, 128) * ceil_div(p.m, 64);
+  return std::max<int64_t>(1, std::min<int64_t>(device.sm_count / tiles, p.k / 256));
+}
+
+bool recorded_shape(const Problem& p) {
+  const bool rows = p.m == 51 || p.m == 64 || p.m == 128;
+  return rows && ((p.n == 512 && p.k == 256) || (p.n == 1024 && p.k == 4096));
+}
+
+}  // namespace
+
+Plan plan_hgemm(const Problem& problem, const DeviceNumbers& device, const KernelOptions& options) {
+  require_format("hgemm", problem.format, {Format::fp16});
+  require(options.split >= 0, "hgemm: split must be 0 (rule) or at least 1, got ", options.split);
+  Plan plan = begin_plan("hgemm", problem, device, options);
+  plan.unit = device.fp16_out;
+  const int64_t split = options.split ? options.split : rule_split(problem, device);
+  const int64_t tiles = ceil_div(problem.k, 16), per = ceil_div(tiles, split);
+  Tree tree;
+  tree.leaf_narrow = Narrow::fp16;
+  std::vector<int32_t> parts;
+  for (int64_t begin = 0; begin < tiles; begin += per) {
+    parts.push_back(static_cast<int32_t>(tree.leaves.size()));
+    tree.leaves.push_back(straight_leaf(begin * 16, std::min(problem.k, (begin + per) * 16)));
+  }
+  add_serially(tree, parts, Narrow::fp16);
+  whole_output(plan, tree);
+  plan.sentence = std::to_string(parts.size()) + (parts.size() == 1 ? " walk" : " contiguous parts") +
+                  " of K in an fp16 accumulator, partials added in fp16 ascending";
+  plan.facts.push_back("split = " + std::to_string(split) + (options.split ? "" : " (rule)"));
+  note_device(plan, device);
+  if (!recorded_shape(problem))
+    plan.unconfirmed.push_back("split: this shape was not recorded (two splitting shapes were)");
+  return plan;
+}
+
+}  // namespace qf

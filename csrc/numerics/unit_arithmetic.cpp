@@ -1,0 +1,76 @@
+#include "numerics/unit_arithmetic.h"
+
+#include <vector>
+
+#include "base/error.h"
+#include "base/formats.h"
+
+namespace qf {
+namespace {
+
+bool representable(InputFormat format, float x) {
+  const bool nan = x != x, finite = detail::is_finite(x);
+  switch (format) {
+    case InputFormat::fp16: return nan || round_to_half(x) == x;
+    case InputFormat::bf16: return nan || round_to_bf16(x) == x;
+    case InputFormat::tf32: return true;
+    case InputFormat::e4m3: return nan || (finite && e4m3_to_float(float_to_e4m3(x)) == x);
+    case InputFormat::e5m2: return nan || e5m2_to_float(float_to_e5m2(x)) == x;
+    case InputFormat::int8:
+      return finite && x >= -128.0f && x <= 127.0f && static_cast<float>(static_cast<int>(x)) == x;
+  }
+  return false;
+}
+
+}  // namespace
+
+void dot_add_rows(const DeviceUnit& unit, const float* a, const float* b, const float* c, int64_t count, int64_t length,
+                  float* result) {
+  require(unit.method != UnitMethod::exact_int32, "the integer unit takes integer accumulators");
+  std::vector<float> cut_a, cut_b;
+  for (int64_t row = 0; row < count; ++row, a += length, b += length) {
+    const float *x = a, *y = b;
+    if (unit.input == InputFormat::tf32) {
+      cut_a.assign(a, a + length);
+      cut_b.assign(b, b + length);
+      for (float& value : cut_a) value = truncate_to_tf32(value);
+      for (float& value : cut_b) value = truncate_to_tf32(value);
+      x = cut_a.data();
+      y = cut_b.data();
+    }
+    if (unit.method == UnitMethod::fused) {
+      result[row] = fused_dot_add(unit.unit, x, 1, y, 1, length, c[row]);
+      continue;
+    }
+    float sum = c[row];
+    for (int64_t k = 0; k < length; k += unit.step()) {
+      const int64_t left = length - k;
+      sum = fp8_through_fp16(unit.unit, x + k, y + k, static_cast<int>(left < unit.step() ? left : unit.step()), sum);
+    }
+    result[row] = sum;
+  }
+}
+
+void dot_add_rows(const float* a, const float* b, const int32_t* c, int64_t count, int64_t length, int32_t* result) {
+  for (int64_t row = 0; row < count; ++row, a += length, b += length) {
+    uint32_t sum = static_cast<uint32_t>(c[row]);
+    for (int64_t k = 0; k < length; ++k) {
+      sum += static_cast<uint32_t>(static_cast<int32_t>(a[k]) * static_cast<int32_t>(b[k]));
+    }
+    result[row] = static_cast<int32_t>(sum);
+  }
+}
+
+int64_t first_unrepresentable(InputFormat format, const float* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (!representable(format, values[i])) return i;
+  }
+  return -1;
+}
+
+int64_t first_unrepresentable(OutputFormat format, const float* values, int64_t count) {
+  if (format != OutputFormat::fp16) return -1;
+  return first_unrepresentable(InputFormat::fp16, values, count);
+}
+
+}  // namespace qf

@@ -1,0 +1,146 @@
+"""The running part of a study: cells that are computed once, kept, and counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qforensics._repeat_worker import Replayer, generate_repeats, run_in_process, with_process
+from qforensics._workdir import WorkDir
+from qforensics.study_result import StudyError
+from qforensics.trace import Trace
+
+__all__ = ["Progress", "StudyRun", "StudyVariant", "generate_job", "replay_job"]
+
+
+@dataclass(frozen=True)
+class StudyVariant:
+    """A hypothesis of a study.
+
+    Parameters
+    ----------
+    name
+        Used in files: letters, digits and ``_ . @ + -``.
+    loader
+        Returns the model. Repeats in other processes need one that pickle can name (a module-level function, or a
+        `functools.partial` of one).
+    deterministic_loader
+        The same in deterministic mode, where there is one.
+    description
+        For people.
+    identity
+        JSON-able: what the loader loads (digests, device, profile). A resumed study refuses another one.
+    """
+
+    name: str
+    loader: Callable[[], Replayer]
+    deterministic_loader: Callable[[], Replayer] | None = None
+    description: str = ""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`done` of `total` cells are finished; `cell` is the latest, `seconds` since the study began."""
+
+    done: int
+    total: int
+    cell: str
+    seconds: float
+
+
+Job = tuple[tuple[str | int, ...], Callable[[Replayer], Trace]]
+
+
+class StudyRun:
+    """State of one call of `study`."""
+
+    def __init__(
+        self, variants: Sequence[StudyVariant], work: WorkDir, total: int, progress: Callable[[Progress], None] | None
+    ):
+        self.variants, self.work, self.total, self.progress = variants, work, total, progress
+        self.errors: list[StudyError] = []
+        self.done = 0
+        self.started = time.monotonic()
+
+    def finished(self, cell: tuple[str | int, ...]) -> None:
+        self.done += 1
+        if self.progress:
+            name = "/".join(map(str, cell))
+            self.progress(Progress(self.done, self.total, name, time.monotonic() - self.started))
+
+    def end(self) -> None:
+        """Tell the progress that nothing is left; what failed was not counted before."""
+        if self.done < self.total:
+            self.done = self.total - 1
+            self.finished(("end",))
+
+    def fail(self, variant: str, stage: str, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        self.errors.append(StudyError(variant, stage, text))
+        self.work.note("failed", (variant, stage), error=text)
+
+    def compute(self, variant: StudyVariant, stage: str, jobs: Sequence[Job]) -> None:
+        """Run a variant's unfinished jobs; its first failure ends its stage, not the study."""
+        missing = []
+        for cell, job in jobs:
+            if self.work.load(*cell) is None:
+                missing.append((cell, job))
+            else:
+                self.finished(cell)
+        if not missing:
+            return
+        try:
+            model = variant.loader()
+            for cell, job in missing:
+                began = time.monotonic()
+                trace = with_process(job(model))
+                self.work.save(trace, *cell, seconds=time.monotonic() - began)
+                self.finished(cell)
+        except Exception as error:
+            self.fail(variant.name, stage, error)
+
+    def repeat(
+        self, variant: StudyVariant, kind: str, prompts: Sequence[Sequence[int]], runs: int, processes: int, length: int
+    ) -> None:
+        """Repeats of the prompts, the r-th of each in process r mod `processes`."""
+        loader = variant.loader if kind == "repeat" else variant.deterministic_loader
+        assert loader is not None
+        for process in range(processes):
+            cells = [(kind, variant.name, p, r) for p in range(len(prompts)) for r in range(process, runs, processes)]
+            missing = [cell for cell in cells if self.work.load(*cell) is None]
+            jobs = [(prompts[int(cell[2])], str(self.work.file(*cell))) for cell in missing]
+            try:
+                if jobs and processes > 1:
+                    run_in_process(loader, jobs, length)
+                elif jobs:
+                    generate_repeats(loader(), jobs, length)
+            except Exception as error:
+                self.fail(variant.name, kind, error)
+                return
+            for cell in cells:
+                self.finished(cell)
+
+
+def replay_job(reference: Trace) -> Callable[[Replayer], Trace]:
+    """A job that replays a reference and checks that its ids came back."""
+
+    def job(model: Replayer) -> Trace:
+        replay = model.teacher_force(reference)
+        same = (
+            np.array_equal(getattr(replay, name), getattr(reference, name)) for name in ("prompt_ids", "generated_ids")
+        )
+        if not all(same):
+            raise ValueError("the replay's ids are not the reference's: a replay takes ids and gives them back")
+        return replay
+
+    return job
+
+
+def generate_job(prompt: Sequence[int], length: int) -> Callable[[Replayer], Trace]:
+    """A job that continues a prompt."""
+    return lambda model: model.generate(prompt, max_new_tokens=length)

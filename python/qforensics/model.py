@@ -1,0 +1,337 @@
+"""A model that computes as a named engine, kernel and GPU do: generation and replay."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qforensics import _sfu, kernels, variants
+from qforensics._assemble import assemble, engine_config
+from qforensics.checkpoints import Checkpoint, load
+from qforensics.devices import DeviceProfile, device as find_device
+from qforensics.environment import capture_environment, selected_isa
+from qforensics.trace import LogprobRows, Trace
+
+__all__ = ["PROFILES", "Model", "load_model"]
+
+PROFILES = ("vllm-0.21-eager", "fp32")
+"""Engine profiles: what every operator that is no weight GEMM computes."""
+
+ENGINE = "vllm-0.21"
+Progress = Callable[[int, int], None]
+
+
+class Model:
+    """A loaded model; make one with `load_model`.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+    variant : Variant
+    device : DeviceProfile
+        The GPU whose arithmetic is computed.
+    profile : str
+    kernel : str
+        What the quantized layers run (a name of ``qforensics.kernels``).
+    deterministic : bool
+        Racing sums are added in one canonical order instead of a drawn one.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        variant: variants.Variant,
+        device: DeviceProfile,
+        profile: str,
+        kernel: str,
+        threads: int,
+        isa: str,
+        seed: int,
+        deterministic: bool,
+        progress: Progress | None,
+    ) -> None:
+        self.checkpoint, self.variant, self.device = checkpoint, variant, device
+        self.profile, self.kernel, self.deterministic = profile, kernel, deterministic
+        self._threads, self._isa, self._seed, self._runs = threads, isa, seed, 0
+        self._dtype = "float32" if profile == "fp32" else variant.dtype
+        self._engine = self._build(progress)
+        self._digest: str | None = None
+
+    def _build(self, progress: Progress | None) -> Any:
+        engine_module = _import_engine()
+        config = self.checkpoint.config
+        machine = {
+            "isa": self._isa,
+            "threads": self._threads,
+            "device": kernels.device_numbers(self.device),
+            "hopper": self.device.architecture == "hopper",
+            "deterministic": self.deterministic,
+            "seed": self._seed,
+        }
+        short = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[self._dtype]
+        positions = config.max_positions
+        engine = engine_module.Engine(engine_config(config), short, self.profile, machine, _sfu.tables(lg2=True))
+        engine.set_tensor("rotary_cache", -1, _rotary_cache(config, positions, self._dtype))
+        dense = "fp32" if self._dtype == "float32" else "cublas"
+        assemble(
+            engine, self.checkpoint, kernel=self.kernel, dense_kernel=dense, options={}, dtype=self._dtype, progress=progress
+        )
+        engine.finish()
+        return engine
+
+    def teacher_force(self, trace: Trace, *, top_k: int | None = None, progress: Progress | None = None) -> Trace:
+        """Replay a trace's ids: the prompt as one prefill, then its generated ids one decode step each.
+
+        Parameters
+        ----------
+        trace
+            Ids to force. Its entries name the token ids whose logprobs are wanted beside the top-k.
+        top_k
+            Largest logprobs kept per row; the trace's own by default.
+        progress
+            Called with (tokens done, tokens in all).
+
+        Returns
+        -------
+        Trace
+            The same ids, with what this model computes for them.
+        """
+        return self.teacher_force_batch([trace], top_k=top_k, progress=progress)[0]
+
+    def teacher_force_batch(
+        self, traces: Sequence[Trace], *, top_k: int | None = None, progress: Progress | None = None
+    ) -> list[Trace]:
+        """Replay several traces as one batch: one prefill step over all prompts, then decode steps of all together."""
+        requests = [
+            _request(
+                trace.prompt_ids,
+                forced=trace.generated_ids,
+                new_tokens=trace.generated_ids.size,
+                prefill=trace.prefill,
+                decode=trace.decode,
+            )
+            for trace in traces
+        ]
+        return self._run(requests, top_k or max(trace.top_k for trace in traces), progress, mode="teacher_force")
+
+    def generate(
+        self, prompt_ids: Sequence[int], *, max_new_tokens: int, top_k: int = 20, progress: Progress | None = None
+    ) -> Trace:
+        """Generate greedily (largest logprob, the lowest id among equals).
+
+        Parameters
+        ----------
+        prompt_ids
+            Token ids, at least one.
+        max_new_tokens
+            Decode rows of the trace; generation does not stop at end-of-text ids.
+        top_k
+            Largest logprobs kept per row.
+        """
+        return self.generate_batch([prompt_ids], max_new_tokens=max_new_tokens, top_k=top_k, progress=progress)[0]
+
+    def generate_batch(
+        self,
+        prompts: Iterable[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        top_k: int = 20,
+        progress: Progress | None = None,
+    ) -> list[Trace]:
+        """Generate for several prompts as one batch."""
+        if max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens must not be negative, got {max_new_tokens}")
+        requests = [_request(np.asarray(prompt), forced=(), new_tokens=max_new_tokens) for prompt in prompts]
+        return self._run(requests, top_k, progress, mode="generate")
+
+    def _run(self, requests: list[dict[str, Any]], top_k: int, progress: Progress | None, *, mode: str) -> list[Trace]:
+        seed = (self._seed + self._runs * 0x9E3779B97F4A7C15) % (1 << 64)  # a new run draws new races
+        self._runs += 1
+        answer = self._engine.run(requests, top_k, seed, progress)
+        provenance = self._provenance(answer, mode=mode, batch=len(requests))
+        return [
+            Trace(
+                prompt_ids=request["prompt"].astype(np.int32),
+                generated_ids=sequence["generated"].astype(np.int32),
+                prefill=LogprobRows(**sequence["prefill"]),
+                decode=LogprobRows(**sequence["decode"]),
+                top_k=top_k,
+                provenance=provenance,
+            )
+            for request, sequence in zip(requests, answer["sequences"], strict=True)
+        ]
+
+    def _provenance(self, answer: Mapping[str, Any], *, mode: str, batch: int) -> dict[str, Any]:
+        notes = {phase: answer[f"{phase}_notes"] for phase in ("prefill", "decode")}
+        if self._digest is None:
+            self._digest = self.checkpoint.digest()
+        layers = {name: {str(m): k for m, k in by_rows.items()} for name, by_rows in self._engine.kernels().items()}
+        return {
+            "mode": mode,
+            "variant": self.variant.name,
+            "device": self.device.name,
+            "profile": self.profile,
+            "engine": ENGINE,
+            "dtype": self._dtype,
+            "kernel": self.kernel,
+            "kernels": sorted({kernel for by_rows in layers.values() for kernel in by_rows.values()}),
+            "layers": layers,
+            "rows": [[phase, rows] for phase, rows in answer["steps"]],
+            "batch": batch,
+            "deterministic": self.deterministic,
+            "racing": {phase: sorted(note["racing"]) for phase, note in notes.items()},
+            "unconfirmed": {phase: sorted(note["unconfirmed"]) for phase, note in notes.items()},
+            "isa": self._isa,
+            "threads": self._threads,
+            "process": os.getpid(),
+            "model": str(self.checkpoint.path.name),
+            "digests": {"checkpoint": self._digest},
+            "environment": capture_environment(isa=self._isa, threads=self._threads).to_json(),
+        }
+
+    def __repr__(self) -> str:
+        return f"Model({self.checkpoint.path.name} as {self.variant.name} on {self.device.name}, {self.profile}, kernel {self.kernel})"
+
+
+def load_model(
+    model: str | Path | Checkpoint,
+    variant: str | None = None,
+    device: str = "h200",
+    profile: str | None = None,
+    *,
+    kernel: str | None = None,
+    threads: int | None = None,
+    isa: str | None = None,
+    seed: int = 0,
+    deterministic: bool = False,
+    progress: Progress | None = None,
+) -> Model:
+    """Load a model that computes as `variant` does on `device` under an engine profile.
+
+    Parameters
+    ----------
+    model
+        ``"smollm2-135m-padded"`` (the embedded default, prepared on first use), a checkpoint directory, a hub id, or a
+        `Checkpoint`.
+    variant
+        One of ``qforensics.variants.VARIANTS``; by default the one that the checkpoint's format names.
+    device
+        The GPU whose arithmetic is computed, forgivingly named: ``"h200"``, ``"a100"``, ...
+    profile
+        One of `PROFILES`. By default ``"vllm-0.21-eager"``; OpenVINO, which vLLM does not run, takes ``"fp32"``.
+    kernel
+        Overrides the kernel that the variant resolves to on this device, e.g. ``"marlin"`` on an H200.
+    threads, isa
+        How to compute; no result depends on them. Default: all CPUs, `environment.selected_isa`.
+    seed
+        Draws the order of racing sums (``gptq``).
+    deterministic
+        Adds racing sums in ascending order instead.
+    progress
+        Called with (layers read, layers in all).
+
+    Raises
+    ------
+    ValueError
+        Unknown names (with the close ones), or a checkpoint whose format the variant does not run.
+    CheckpointError
+        See `qforensics.checkpoints.load`.
+    ImportError
+        When torch or the engine is missing.
+    """
+    gpu = find_device(device)
+    chosen = variants.variant(variant) if variant is not None else None
+    checkpoint = _open(model, chosen)
+    chosen = chosen or _variant_of(checkpoint)
+    if checkpoint.format not in chosen.formats:
+        raise ValueError(f"{checkpoint.path}: variant {chosen.name!r} runs {' or '.join(chosen.formats)}, found {checkpoint.format!r}")
+    profile = profile or ("fp32" if chosen.dtype == "float32" else PROFILES[0])
+    if profile not in PROFILES:
+        raise ValueError(f"unknown engine profile {profile!r}; one of: {', '.join(PROFILES)}")
+    if profile != "fp32" and chosen.dtype == "float32":
+        raise ValueError(f"variant {chosen.name!r} is not run by vLLM; its profile is 'fp32'")
+    return Model(
+        checkpoint,
+        variant=chosen,
+        device=gpu,
+        profile=profile,
+        kernel=kernel or _kernel_of(chosen, gpu, profile),
+        threads=threads or len(os.sched_getaffinity(0)),
+        isa=isa or selected_isa(),
+        seed=seed,
+        deterministic=deterministic,
+        progress=progress,
+    )
+
+
+def _open(model: str | Path | Checkpoint, variant: variants.Variant | None) -> Checkpoint:
+    if isinstance(model, Checkpoint):
+        return model
+    from qforensics import prepare
+
+    if model == prepare.DEFAULT_MODEL:
+        form = variant.form if variant is not None else "fp16"
+        return load(prepare.ensure(form))
+    return load(model)
+
+
+def _variant_of(checkpoint: Checkpoint) -> variants.Variant:
+    for candidate in variants.VARIANTS.values():
+        if checkpoint.format in candidate.formats:
+            return candidate
+    raise ValueError(f"{checkpoint.path}: no variant runs the format {checkpoint.format!r}")
+
+
+def _kernel_of(variant: variants.Variant, device: DeviceProfile, profile: str) -> str:
+    if profile == "fp32" and variant.name != "openvino":
+        return "fp32"
+    return kernels.resolve(variant.name, device, ENGINE)
+
+
+def _rotary_cache(config: Any, positions: int, dtype: str) -> np.ndarray:
+    from qforensics import operators
+
+    return operators.rotary_cache(
+        theta=config.rope_theta, head_size=config.head_dim, positions=positions, scaling=config.rope_scaling, dtype=dtype
+    )
+
+
+def _request(
+    prompt: np.ndarray,
+    *,
+    forced: Iterable[int],
+    new_tokens: int,
+    prefill: LogprobRows | None = None,
+    decode: LogprobRows | None = None,
+) -> dict[str, Any]:
+    if prompt.ndim != 1 or not np.issubdtype(prompt.dtype, np.integer):
+        raise TypeError(f"prompt_ids: expected a vector of integers, found {prompt.dtype} {list(prompt.shape)}")
+    none = np.empty(0, np.int64), np.empty(0, np.int32)
+    prefill_offsets, prefill_ids = (prefill.offsets, prefill.ids) if prefill is not None else none
+    decode_offsets, decode_ids = (decode.offsets, decode.ids) if decode is not None else none
+    return {
+        "prompt": np.ascontiguousarray(prompt, np.int64),
+        "forced": np.ascontiguousarray(np.fromiter(forced, np.int64)),
+        "new_tokens": int(new_tokens),
+        "prefill_offsets": prefill_offsets,
+        "prefill_ids": prefill_ids,
+        "decode_offsets": decode_offsets,
+        "decode_ids": decode_ids,
+    }
+
+
+def _import_engine() -> Any:
+    try:
+        import torch  # noqa: F401  (loads the libraries that _engine links to)
+    except ImportError:
+        raise ImportError("loading a model needs torch >= 2.11 (pip install 'qforensics[engine]'); judging saved traces does not") from None
+    try:
+        from qforensics import _engine
+    except ImportError as error:
+        raise ImportError(f"qforensics._engine is not usable: {error}. It is built when torch is installed at build time; reinstall with --no-build-isolation.") from None
+    return _engine
