@@ -147,6 +147,21 @@ def test_a_tiny_product_is_cut_and_one_on_the_grid_stays() -> None:
             assert found[0] == (2.0**-t if t == bits else 0.0), (name, t)
 
 
+@pytest.mark.parametrize("name", ["v100", "a100", "l40s", "h200", "b200"])
+def test_zero_terms_hold_the_grid_up(name: str) -> None:
+    """With c = 0 the grid cannot sink below 2^(exponent of zero terms - F): a term on it counts, one below is cut."""
+    zero = np.zeros(1, np.float32)
+    if name != "v100":
+        _, bits, _, floor = UNITS[name, "bf16", "fp32"]
+        for t, expected in ((floor - bits, 0.0), (floor - bits - 1, 2.0**-149)):  # 2^-149 less a little, toward zero
+            a, b = np.float32([[2.0**-75, -(2.0**-78)]]), np.float32([[2.0**-74, 2.0 ** (t + 78)]])
+            assert fused_dot_add(a, b, zero, unit=name, dtype="bf16")[0] == expected, t
+    _, bits, _, floor = UNITS[name, "fp16", "fp16"]
+    for t, expected in ((floor - bits, 2.0**-24), (floor - bits - 1, 0.0)):  # a tie in fp16 plus a little
+        a, b = np.float32([[2.0**-12, 2.0**-24]]), np.float32([[2.0**-13, 2.0 ** (t + 24)]])
+        assert fused_dot_add(a, b, zero, unit=name, dtype="fp16", out="fp16")[0] == expected, t
+
+
 def test_tf32_operands_lose_their_low_bits() -> None:
     rng = np.random.default_rng(3)
     a, b = (rng.normal(size=(200, 16)).astype(np.float32) for _ in range(2))
