@@ -71,6 +71,12 @@ void bind_special_functions(py::module_& m) {
           "expf",
           [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return cuda_expf(v, e); }); }, x)
       .def(
+          "add_expf",
+          [](const SfuTables& t, Floats a, float c) {
+            return map(a, [v = t.view(), c](float e) { return cuda_add_exp(v, c, e); });
+          },
+          x, py::arg("c"), "c + expf(x) as nvcc contracts it.")
+      .def(
           "rsqrtf",
           [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return cuda_rsqrtf(v, e); }); }, x)
       .def(
