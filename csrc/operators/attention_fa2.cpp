@@ -17,7 +17,6 @@ float exp_fast(const SfuView& sfu, float x) {
 }
 
 float log_sum_fa2(const SfuView& sfu, float scale, float largest, float sum) {
-  if (sfu.lg2_above.first == nullptr) return 0.0f;  // not split: nobody reads it
   return std::fma(flush_subnormal(largest), scale, flush_subnormal(sfu.lg2(sum) * bits_float(kLn2)));
 }
 

@@ -11,7 +11,6 @@ constexpr uint32_t kLn2 = 0x3F317218u;
 constexpr uint32_t kLog2e = 0x3FB8AA3Bu;
 
 float log_sum_fa3(const SfuView& sfu, float scale, float largest, float sum) {
-  if (sfu.lg2_above.first == nullptr) return 0.0f;  // not split: nobody reads it
   const float log2_scale = static_cast<float>(static_cast<double>(scale) * 1.4426950408889634074);
   return std::fma(log2_scale * bits_float(kLn2), flush_subnormal(largest),
                   flush_subnormal(sfu.lg2(sum) * bits_float(kLn2)));

@@ -47,7 +47,7 @@ void run_item(const OperatorContext& context, const AttentionArgs& args, const F
     const BlockRange blocks = plan.range(sizes, plan.tile, item.first_row / plan.tile.rows, part, plan.parts);
     parts.emplace_back(context, args, sizes, panels, queries);
     parts.back().walk(blocks, plan.tile.keys);
-    parts.back().normalise(plan.log_sum);
+    parts.back().normalise(plan.parts > 1 ? plan.log_sum : nullptr);
   }
   std::vector<float> merged(static_cast<size_t>(args.head_size));
   for (int64_t row = 0; row < count; ++row) {

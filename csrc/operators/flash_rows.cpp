@@ -135,6 +135,7 @@ void FlashRows::normalise(float (*log_sum)(const SfuView& sfu, float scale, floa
     if (sum == 0.0f) continue;  // a part without visible keys: its output stays 0, its logarithm -inf
     vector_ops(context_.isa)
         .scale_flushed(output_.data() + row * sizes_.head_size, sizes_.head_size, context_.sfu->rcp(sum));
+    if (log_sum == nullptr) continue;
     log_sums_[static_cast<size_t>(row)] = log_sum(*context_.sfu, args_.scale, largest_[static_cast<size_t>(row)], sum);
   }
 }

@@ -28,7 +28,7 @@ class FlashRows {
 
   /// Blocks of `block_keys` keys, from blocks.last - 1 down to blocks.first.
   void walk(const BlockRange& blocks, int64_t block_keys);
-  /// Divides by the sums; log_sum as in FlashPlan.
+  /// Divides by the sums; log_sum as in FlashPlan, or null where there are no other parts to be weighed against.
   void normalise(float (*log_sum)(const SfuView& sfu, float scale, float largest, float sum));
 
   const float* output(int64_t row) const { return output_.data() + row * sizes_.head_size; }

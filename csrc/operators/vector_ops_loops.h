@@ -11,6 +11,9 @@
 #include "numerics/cuda_math.h"
 #include "numerics/dot_chain.h"
 #include "operators/vector_ops.h"
+#if defined(__AVX512F__)
+#include "operators/exp_avx512.h"
+#endif
 
 namespace qf {
 namespace {
@@ -80,15 +83,34 @@ void row_exponents(const float* values, int64_t n, int lowest, int16_t* exponent
 }
 
 void exp_parts(const SfuView& sfu, const float* in, float shift, int64_t n, float* scale, float* mantissa) {
-  for (int64_t i = 0; i < n; ++i) {
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= n; i += 16) {
+    const ExpLanes parts = cuda_exp_lanes(sfu.ex2_curve, _mm512_sub_ps(_mm512_loadu_ps(in + i), _mm512_set1_ps(shift)));
+    _mm512_storeu_ps(scale + i, parts.scale);
+    _mm512_storeu_ps(mantissa + i, parts.mantissa);
+  }
+#endif
+  for (; i < n; ++i) {
     const ExpParts parts = cuda_exp_parts(sfu, in[i] - shift);
     scale[i] = parts.scale;
     mantissa[i] = parts.mantissa;
   }
 }
 
+/// ex2 takes a subnormal argument as it takes zero, so only the input needs flushing.
 void exp2_scaled(const SfuView& sfu, const float* in, float c, float offset, int64_t n, float* out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = sfu.ex2(std::fma(flushed(in[i]), c, -offset));
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  const __m512 factor = _mm512_set1_ps(c), minus_offset = _mm512_set1_ps(-offset);
+  for (; i + 16 <= n; i += 16) {
+    const __m512 x = _mm512_loadu_ps(in + i);
+    const __mmask16 normal = _mm512_test_epi32_mask(_mm512_castps_si512(x), _mm512_set1_epi32(0x7F800000));
+    const __m512 flushed_x = _mm512_maskz_mov_ps(normal, x);  // the sign of a zero is lost in the sum
+    _mm512_storeu_ps(out + i, ex2_lanes(sfu.ex2_curve, _mm512_fmadd_ps(flushed_x, factor, minus_offset)));
+  }
+#endif
+  for (; i < n; ++i) out[i] = sfu.ex2(std::fma(flushed(in[i]), c, -offset));
 }
 
 void scale_flushed(float* values, int64_t n, float factor) {
