@@ -1,4 +1,5 @@
 // Sums over the threads of a GPU thread block, in the order of its shuffles.
+// nvcc: x[0] = qf::block_sum_cub(x, 96) + qf::warp_sum_descending(x);
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,11 @@ struct OperatorContext {
   ThreadPool* pool;
   const SfuView* sfu;  // tables of the GPU's special-function unit; unused by the fp32 definitions
 };
+
+/// n floats without a value, for one item of work.
+inline std::unique_ptr<float[]> scratch(int64_t n) {
+  return std::make_unique_for_overwrite<float[]>(static_cast<size_t>(n));
+}
 
 /// Sentences about what a definition does that no recording confirms.
 using Notes = std::vector<std::string>;

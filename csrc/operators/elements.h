@@ -1,4 +1,5 @@
 // What operators do to one element, or to a few: host and device, each rounding by name.
+// nvcc: x[0] = qf::silu_from_exp(x[0], x[1], x[2]) + qf::square_eight(x) + qf::rotate_first(x[0], x[1], x[2], x[3]);
 #pragma once
 
 #include <cmath>

@@ -1,6 +1,5 @@
 // vLLM 0.21's fused_add_rms_norm CUDA kernel: the residual's sum is rounded to the storage format before it is squared.
 #include <algorithm>
-#include <vector>
 
 #include "operators/block_reduce.h"
 #include "operators/rms_norm.h"
@@ -26,22 +25,21 @@ float square_sum(const VectorOps& ops, const float* h, int64_t columns, int limi
 
 void fused_add_rms_norm_vllm(const OperatorContext& context, const FusedAddRmsNormArgs& args) {
   const VectorOps& ops = vector_ops(context.isa);
-  const size_t columns = static_cast<size_t>(args.columns);
-  std::vector<float> weight(columns);
-  ops.widen(args.dtype, static_cast<const uint16_t*>(args.weight), args.columns, weight.data());
+  const auto weight = scratch(args.columns);
+  ops.widen(args.dtype, static_cast<const uint16_t*>(args.weight), args.columns, weight.get());
   const int limit = thread_limit(args.rows);
   context.pool->run(args.rows, [&](int64_t row) {
     const int64_t offset = row * args.columns;
-    std::vector<float> h(columns), residual(columns);
-    ops.widen(args.dtype, static_cast<const uint16_t*>(args.x) + offset, args.columns, h.data());
-    ops.widen(args.dtype, static_cast<const uint16_t*>(args.residual) + offset, args.columns, residual.data());
-    for (size_t i = 0; i < columns; ++i) h[i] += residual[i];
+    const auto h = scratch(args.columns), residual = scratch(args.columns);
+    ops.widen(args.dtype, static_cast<const uint16_t*>(args.x) + offset, args.columns, h.get());
+    ops.widen(args.dtype, static_cast<const uint16_t*>(args.residual) + offset, args.columns, residual.get());
+    for (int64_t i = 0; i < args.columns; ++i) h[i] += residual[i];
     uint16_t* residual_out = static_cast<uint16_t*>(args.residual_out) + offset;
-    ops.narrow(args.dtype, h.data(), args.columns, residual_out);
-    ops.widen(args.dtype, residual_out, args.columns, h.data());
-    const float total = square_sum(ops, h.data(), args.columns, limit);
-    apply_norm(*context.sfu, total, args.columns, args.epsilon, weight.data(), h.data());
-    ops.narrow(args.dtype, h.data(), args.columns, static_cast<uint16_t*>(args.out) + offset);
+    ops.narrow(args.dtype, h.get(), args.columns, residual_out);
+    ops.widen(args.dtype, residual_out, args.columns, h.get());
+    const float total = square_sum(ops, h.get(), args.columns, limit);
+    apply_norm(*context.sfu, total, args.columns, args.epsilon, weight.get(), h.get());
+    ops.narrow(args.dtype, h.get(), args.columns, static_cast<uint16_t*>(args.out) + offset);
   });
 }
 

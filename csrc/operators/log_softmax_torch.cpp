@@ -1,5 +1,5 @@
 // PyTorch's cunn_SoftMaxForward as vLLM runs it on the logits: 1,024 threads, vectors of 8, CUDA's expf and logf.
-#include <vector>
+#include <algorithm>
 
 #include "numerics/cuda_math.h"
 #include "operators/block_reduce.h"
@@ -12,10 +12,17 @@ namespace {
 constexpr int kThreads = 1024;
 constexpr int kVector = 8;
 
-/// Each thread's sum over its vectors t, t + 1024, ..., then two rounds of warp shuffles.
-float exp_sum(const VectorOps& ops, const float* scale, const float* mantissa, int64_t columns) {
-  float partial[kThreads];
-  ops.thread_exp_sums(scale, mantissa, columns, kThreads, partial);
+/// Sum of exp(x - largest): each thread's over its vectors t, t + 1024, ..., then two rounds of warp shuffles.
+float exp_sum(const OperatorContext& context, const float* x, float largest, int64_t columns) {
+  constexpr int64_t kRound = int64_t{kThreads} * kVector;  // what the block reads at once
+  const VectorOps& ops = vector_ops(context.isa);
+  const auto scale = scratch(kRound), mantissa = scratch(kRound);
+  float partial[kThreads] = {};
+  for (int64_t first = 0; first < columns; first += kRound) {
+    const int64_t n = std::min(kRound, columns - first);
+    ops.exp_parts(*context.sfu, x + first, largest, n, scale.get(), mantissa.get());
+    ops.thread_exp_sums(scale.get(), mantissa.get(), n, kThreads, partial);
+  }
   float warps[kWarp];
   for (int warp = 0; warp < kWarp; ++warp) warps[warp] = warp_sum_descending(partial + warp * kWarp);
   return warp_sum_descending(warps);
@@ -25,15 +32,12 @@ float exp_sum(const VectorOps& ops, const float* scale, const float* mantissa, i
 
 void log_softmax_torch(const OperatorContext& context, const LogSoftmaxArgs& args) {
   const VectorOps& ops = vector_ops(context.isa);
-  const size_t size = static_cast<size_t>(args.columns);
   context.pool->run(args.rows, [&](int64_t row) {
-    std::vector<float> scale(size), mantissa(size);
     float* out = args.out + row * args.columns;
     ops.widen(args.dtype, static_cast<const uint16_t*>(args.logits) + row * args.stride, args.columns, out);
     const float largest = ops.max(out, args.columns);
-    ops.exp_parts(*context.sfu, out, largest, args.columns, scale.data(), mantissa.data());
-    const float log_sum = cuda_logf(exp_sum(ops, scale.data(), mantissa.data(), args.columns));
-    for (size_t i = 0; i < size; ++i) out[i] = (out[i] - largest) - log_sum;
+    const float log_sum = cuda_logf(exp_sum(context, out, largest, args.columns));
+    for (int64_t i = 0; i < args.columns; ++i) out[i] = (out[i] - largest) - log_sum;
   });
 }
 

@@ -1,5 +1,6 @@
 // exp and log in fp32 for the fp32 definitions: IEEE operations only, none merged, so every CPU and GPU gives the same
 // bits.
+// nvcc: x[0] = qf::portable_exp(x[0]) + qf::portable_log(x[1]);
 #pragma once
 
 #include <cmath>

@@ -1,7 +1,6 @@
 // vLLM 0.21's rms_norm CUDA kernel.
 #include <algorithm>
 #include <numeric>
-#include <vector>
 
 #include "operators/block_reduce.h"
 #include "operators/rms_norm.h"
@@ -27,16 +26,16 @@ float square_sum(const VectorOps& ops, const float* x, int64_t columns, int limi
 
 void rms_norm_vllm(const OperatorContext& context, const RmsNormArgs& args) {
   const VectorOps& ops = vector_ops(context.isa);
-  std::vector<float> weight(static_cast<size_t>(args.columns));
-  ops.widen(args.dtype, static_cast<const uint16_t*>(args.weight), args.columns, weight.data());
+  const auto weight = scratch(args.columns);
+  ops.widen(args.dtype, static_cast<const uint16_t*>(args.weight), args.columns, weight.get());
   const int limit = thread_limit(args.rows);
   context.pool->run(args.rows, [&](int64_t row) {
     const int64_t offset = row / args.inner_rows * args.stride + row % args.inner_rows * args.inner_stride;
-    std::vector<float> x(static_cast<size_t>(args.columns));
-    ops.widen(args.dtype, static_cast<const uint16_t*>(args.x) + offset, args.columns, x.data());
-    const float total = square_sum(ops, x.data(), args.columns, limit);
-    apply_norm(*context.sfu, total, args.columns, args.epsilon, weight.data(), x.data());
-    ops.narrow(args.dtype, x.data(), args.columns, static_cast<uint16_t*>(args.out) + offset);
+    const auto x = scratch(args.columns);
+    ops.widen(args.dtype, static_cast<const uint16_t*>(args.x) + offset, args.columns, x.get());
+    const float total = square_sum(ops, x.get(), args.columns, limit);
+    apply_norm(*context.sfu, total, args.columns, args.epsilon, weight.get(), x.get());
+    ops.narrow(args.dtype, x.get(), args.columns, static_cast<uint16_t*>(args.out) + offset);
   });
 }
 

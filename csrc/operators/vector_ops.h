@@ -21,6 +21,7 @@ struct VectorOps {
   void (*row_exponents)(const float* values, int64_t n, int lowest, int16_t* exponent);
 
   /// CUDA's expf in the form that a following addition sees: exp(in[i] - shift) = scale[i] * mantissa[i].
+  /// scale may be in.
   void (*exp_parts)(const SfuView& sfu, const float* in, float shift, int64_t n, float* scale, float* mantissa);
   /// out[i] = ex2(fma(in[i], c, -offset)), subnormals flushed: the numerators of attention's softmax.
   void (*exp2_scaled)(const SfuView& sfu, const float* in, float c, float offset, int64_t n, float* out);
@@ -32,7 +33,7 @@ struct VectorOps {
   /// gate[i] = gate[i] / fma(scale[i], mantissa[i], 1).
   void (*divide_by_one_plus)(float* gate, const float* scale, const float* mantissa, int64_t n);
 
-  /// A thread's sum of fma(scale, mantissa, sum) over its vectors of 8: t, t + threads, ... of n elements.
+  /// A thread's sum goes on with fma(scale, mantissa, sum) over its vectors of 8: t, t + threads, ... of n elements.
   void (*thread_exp_sums)(const float* scale, const float* mantissa, int64_t n, int threads, float* sums);
   /// A thread's chain of fma(x, x, sum) over its vectors of `length`: t, t + threads, ...
   void (*thread_square_sums)(const float* x, int64_t length, int64_t vectors, int threads, float* sums);

@@ -72,9 +72,16 @@ void round(DType dtype, float* values, int64_t n) {
 }
 
 float max(const float* in, int64_t n) {
-  float largest = -std::numeric_limits<float>::infinity();
-  for (int64_t i = 0; i < n; ++i) largest = in[i] > largest ? in[i] : largest;
-  return largest;
+  constexpr int kLanes = 32;  // independent ones, so that the compiler may keep them in vectors
+  float lanes[kLanes];
+  for (float& lane : lanes) lane = -std::numeric_limits<float>::infinity();
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) lanes[j] = in[i + j] > lanes[j] ? in[i + j] : lanes[j];
+  }
+  for (; i < n; ++i) lanes[0] = in[i] > lanes[0] ? in[i] : lanes[0];
+  for (int j = 1; j < kLanes; ++j) lanes[0] = lanes[j] > lanes[0] ? lanes[j] : lanes[0];
+  return lanes[0];
 }
 
 void row_exponents(const float* values, int64_t n, int lowest, int16_t* exponent) {
@@ -131,7 +138,7 @@ void divide_by_one_plus(float* gate, const float* scale, const float* mantissa, 
 void thread_exp_sums(const float* scale, const float* mantissa, int64_t n, int threads, float* sums) {
   constexpr int64_t kVector = 8;
   for (int thread = 0; thread < threads; ++thread) {
-    float sum = 0.0f;
+    float sum = sums[thread];
     for (int64_t first = thread * kVector; first < n; first += threads * kVector) {
       const int64_t end = first + kVector < n ? first + kVector : n;
       for (int64_t i = first; i < end; ++i) sum = std::fma(scale[i], mantissa[i], sum);
