@@ -11,7 +11,7 @@ namespace qf {
 struct VectorOps {
   /// fp16 or bf16 -> fp32, exact.
   void (*widen)(DType dtype, const uint16_t* in, int64_t n, float* out);
-  /// fp32 -> fp16 or bf16, to nearest even.
+  /// fp32 -> fp16 or bf16, to nearest even; NaN becomes 0x7FFF.
   void (*narrow)(DType dtype, const float* in, int64_t n, uint16_t* out);
   /// values[i] = the nearest fp16 or bf16 number, kept as fp32 (in place).
   void (*round)(DType dtype, float* values, int64_t n);
