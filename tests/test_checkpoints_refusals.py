@@ -115,6 +115,8 @@ def test_gptq_tensors(tmp_path, name, change, message):
     ({"checkpoint_format": "gptq_v2"}, r"expected 8 everywhere \(sym is true, format v2\), found 7"),
     ({"dynamic": {"-:.*": {}}}, "dynamic: expected no per-layer overrides"),
     ({"group_size": 48}, "K a multiple of the group size 48"),
+    ({"sym": "true"}, "sym: expected true or false, found 'true'"),
+    ({"desc_act": 1}, "desc_act: expected true or false, found 1"),
 ])  # fmt: skip
 def test_gptq_settings(tmp_path, change, message):
     tensors = quantized_tensors(CONFIG, "gptq", pack_gptq)
