@@ -1,4 +1,4 @@
-"""Corrupted bytes anywhere in a checkpoint: a `CheckpointError` or correct reading, never a crash, a hang or a large allocation."""
+"""Corrupted bytes anywhere in a checkpoint: read, or refused; never a crash, a hang or a large allocation."""
 
 import json
 import resource
@@ -17,7 +17,9 @@ from qforensics.quantize import pack_gptq
 from test_checkpoints_gguf import write_gguf
 from test_checkpoints_packed import GPTQ
 
-FUZZ = settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+FUZZ = settings(
+    max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
 IR = Path(__file__).parent / "data" / "openvino" / "llama-asym"
 
 positions = st.floats(0, 1, exclude_max=True)
@@ -79,7 +81,11 @@ def test_gguf(folder, whole, changes, cut):
 
 
 @FUZZ
-@given(words=st.lists(st.tuples(positions, st.sampled_from([0, 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1])), min_size=1, max_size=3))
+@given(
+    words=st.lists(
+        st.tuples(positions, st.sampled_from([0, 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1])), min_size=1, max_size=3
+    )
+)
 def test_gguf_lengths(folder, whole, words):
     """Extreme 64-bit values where lengths, counts and offsets may be."""
     changes = [(place, struct.pack("<Q", word)) for place, word in words]
@@ -131,7 +137,10 @@ def test_openvino(folder, changes, cut):
 
 
 @FUZZ
-@given(number=st.integers(0, 40), value=st.sampled_from(["0", "1", "-1", "7", "4294967296", "99999999999999999999", "x", ""]))
+@given(
+    number=st.integers(0, 40),
+    value=st.sampled_from(["0", "1", "-1", "7", "4294967296", "99999999999999999999", "x", ""]),
+)
 def test_openvino_numbers(folder, number, value):
     """Another number in the n-th element_type, shape, offset or size of the constants."""
     path = folder / "ir"

@@ -23,7 +23,7 @@ F32 = np.float32
 
 
 def reference(method, group):
-    """Codes, zero, scale and offset of one group of weights, by the published formulas, one float32 operation at a time."""
+    """Codes, zero, scale and offset of one group, by the published formulas, one float32 operation at a time."""
     high, low = max(F32(0), max(group)), min(F32(0), min(group))
     if method == "awq":
         scale = np.float16(max(high - low, F32(1e-5)) / F32(15))
@@ -103,7 +103,9 @@ def source(tmp_path):
 @pytest.mark.parametrize("group", [GROUP, -1])
 def test_checkpoints(tmp_path, source, method, group):
     seen = []
-    made = quantize_checkpoint(source, tmp_path / "made", method=method, group_size=group, progress=lambda *step: seen.append(step))
+    made = quantize_checkpoint(
+        source, tmp_path / "made", method=method, group_size=group, progress=lambda *step: seen.append(step)
+    )
     dense = load(source)
     assert made.config == dataclasses.replace(dense.config, dtype="bfloat16" if method == "pytorch_int4" else "float16")
     for name in made.linear_names[:-1]:
@@ -130,7 +132,13 @@ def test_settings_that_engines_read(tmp_path, source):
     for method in ("awq", "gptq", "compressed-tensors", "pytorch_int4"):
         quantize_checkpoint(source, tmp_path / method, method=method, group_size=GROUP)
         settings[method] = json.loads((tmp_path / method / "config.json").read_text())["quantization_config"]
-    assert settings["awq"] == {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+    assert settings["awq"] == {
+        "quant_method": "awq",
+        "bits": 4,
+        "group_size": 32,
+        "zero_point": True,
+        "version": "gemm",
+    }
     order = {"desc_act": False, "sym": True, "checkpoint_format": "gptq"}
     assert settings["gptq"] == {"quant_method": "gptq", "bits": 4, "group_size": 32, **order}
     scheme = settings["compressed-tensors"]["config_groups"]["group_0"]["weights"]
@@ -197,7 +205,7 @@ def test_full_disk(tmp_path, source, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(_quantize.SafetensorsWriter, "write", fail)
-    with pytest.raises(OSError, match="disk full while writing.*made"):
+    with pytest.raises(OSError, match=r"disk full while writing.*made"):
         quantize_checkpoint(source, tmp_path / "made", method="awq", group_size=GROUP)
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
@@ -221,16 +229,20 @@ def test_kill_leaves_nothing_that_looks_finished(tmp_path, source):
 
 
 def test_writer_refuses_what_was_not_announced(tmp_path):
+    half, word = np.zeros(2, np.float16), np.zeros(1, np.int32)
     specs = [_writer.TensorSpec("a", "F16", (2,)), _writer.TensorSpec("b", "I32", (1,))]
-    with pytest.raises(ValueError, match="1 announced tensors were not written, b first"), _writer.SafetensorsWriter(
-        tmp_path / "x", specs, {}
-    ) as writer:
+    with _writer.SafetensorsWriter(tmp_path / "x", specs, {}) as writer:
+        writer.write("b", word)
         with pytest.raises(KeyError):
-            writer.write("c", np.zeros(2, np.float16))
-        writer.write("a", np.zeros(2, np.float16))
-    with pytest.raises(ValueError, match=r"announced F16 \[2\], given float32 \[2\]"), _writer.SafetensorsWriter(
-        tmp_path / "y", specs, {}
-    ) as writer:
-        writer.write("a", np.zeros(2, np.float32))
+            writer.write("c", half)
+        with pytest.raises(ValueError, match=r"announced F16 \[2\], given float32 \[2\]"):
+            writer.write("a", half.astype(np.float32))
+        writer.write("a", half)
+        with pytest.raises(KeyError):
+            writer.write("a", half)
     with pytest.raises(ValueError, match="a is listed twice"):
         _writer.SafetensorsWriter(tmp_path / "z", [specs[0], specs[0]], {})
+    unfinished = _writer.SafetensorsWriter(tmp_path / "y", specs, {})
+    unfinished.write("a", half)
+    with pytest.raises(ValueError, match="1 announced tensors were not written, b first"):
+        unfinished.__exit__(None, None, None)
