@@ -113,7 +113,7 @@ ZERO = rf'(name="{PREFIX}\._openvino_orig_weight/zero_point" type="Const" versio
     (ZERO + r'element_type="u4"', r'\1element_type="i4"', "zero point: expected u4, found i4"),
     (rf'name="{PREFIX}\._openvino', 'name="self.model.nothing._openvino', "q_proj.weight: expected a constant"),
     (rf'name="{PREFIX}\._openvino_orig_weight"', f'name="{PREFIX[:-6]}k_proj.weight"', "k_proj.weight: .* weight once"),
-    (rf'name="{PREFIX}\._openvino_orig_weight/zero_point/subtract" type="Subtract"', r'name="x" type="Add"', "Subtract or"),
+    (rf'name="{PREFIX}\._openvino_orig_weight/zero_point/subtract" type="Sub', 'name="x" type="Xub', "Subtract or"),
     (r'(<edge [^>]*/>)', r"\1\1", "expected one edge per input"),
     (r'<net name="[^"]*" version="11">', '<net name="x" version="7">', "<net> of version 10 or 11"),
     (r'<layer id="1" ', '<layer id="0" ', "layer 0: expected each id once"),
