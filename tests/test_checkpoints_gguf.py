@@ -141,6 +141,8 @@ def test_truncated_and_oversized(file):
     for size in (0, 3, 7, 20, 100, len(data) // 2, len(data) - 40):
         file.write_bytes(data[:size])
         refused(file, "expected .* bytes|file's end|truncated|can hold")
+    file.write_bytes(data[:-17])  # within the last tensor: refused before it is read
+    refused(file, "bytes at .* found the file's end")
     file.write_bytes(data + bytes(64))
     refused(file, "size: expected the last tensor's end")
 
