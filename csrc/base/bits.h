@@ -1,5 +1,6 @@
 // Reinterpreting bits, on the host and on a device.
 #pragma once
+// nvcc: x[0] = qf::exp2_int(static_cast<int>(qf::float_bits(x[1])));
 
 #include <cstdint>
 #include <cstring>

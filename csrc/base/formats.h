@@ -1,10 +1,11 @@
-// The narrow formats of matrix units beside fp16 and bf16 (half.h): tf32, e4m3, e5m2, e2m1. Decode to fp32 is exact; encode
-// rounds to nearest even. Integer code only.
+// The narrow formats of matrix units beside fp16 and bf16 (half.h): tf32, e4m3, e5m2, e2m1. Decode to fp32 is exact;
+// encode rounds to nearest even. Integer code only.
 //
-// e4m3 and e5m2: OCP 8-bit floating point specification 1.0 (e4m3 has no Inf, and one NaN per sign: S.1111.111). e2m1: OCP
-// microscaling formats 1.0 (no Inf, no NaN). Overflow: e5m2 to Inf, e4m3 to NaN (the specification's non-saturating mode),
-// e2m1 to its largest number. tf32: the upper 19 bits of an fp32.
+// e4m3 and e5m2: OCP 8-bit floating point specification 1.0 (e4m3 has no Inf, and one NaN per sign: S.1111.111). e2m1:
+// OCP microscaling formats 1.0 (no Inf, no NaN). Overflow: e5m2 to Inf, e4m3 to NaN (the specification's non-saturating
+// mode), e2m1 to its largest number. tf32: the upper 19 bits of an fp32.
 #pragma once
+// nvcc: u[0] = qf::float_to_e4m3(x[1]) + qf::float_to_e5m2(x[2]) + qf::float_to_e2m1(x[3]);
 
 #include "base/half.h"
 
@@ -12,8 +13,8 @@ namespace qf {
 
 namespace detail {
 
-/// |x| (bits of a finite fp32) as a code of a format with `mantissa` bits and the given bias, with no upper limit: overflow
-/// shows as a code above the format's largest.
+/// |x| (bits of a finite fp32) as a code of a format with `mantissa` bits and the given bias, with no upper limit:
+/// overflow shows as a code above the format's largest.
 QF_HD_INLINE uint32_t encode_magnitude(uint32_t magnitude, int mantissa, int bias) {
   const int exponent = static_cast<int>(magnitude >> 23) - 127;
   if (exponent < -60) return 0;  // fp32 subnormals too: far below every format here
@@ -23,7 +24,8 @@ QF_HD_INLINE uint32_t encode_magnitude(uint32_t magnitude, int mantissa, int bia
   if (shift > 24) return 0;  // below half of the smallest number
   const uint32_t kept = significand >> shift, rest = significand & ((1u << shift) - 1u), tie = 1u << (shift - 1);
   const uint32_t rounded = kept + (rest > tie || (rest == tie && (kept & 1u)) ? 1u : 0u);
-  // the significand's leading bit adds one to the exponent field of a normal number, and a carry of the rounding another
+  // the significand's leading bit adds one to the exponent field of a normal number, and a carry of the rounding
+  // another
   const uint32_t field = exponent < lowest ? 0u : static_cast<uint32_t>(exponent - lowest);
   return (field << mantissa) + rounded;
 }
@@ -65,7 +67,9 @@ QF_HD_INLINE uint8_t float_to_e5m2(float value) {
 }
 
 /// Low four bits: sign, two of exponent, one of mantissa.
-QF_HD_INLINE float e2m1_to_float(uint8_t code) { return detail::with_sign(detail::decode_magnitude(code & 7u, 1, 1), code & 8u); }
+QF_HD_INLINE float e2m1_to_float(uint8_t code) {
+  return detail::with_sign(detail::decode_magnitude(code & 7u, 1, 1), code & 8u);
+}
 
 /// NaN has no code and becomes -0, as in ml_dtypes.
 QF_HD_INLINE uint8_t float_to_e2m1(float value) {

@@ -1,6 +1,7 @@
 // fp16 (IEEE 754 binary16) and bf16 (the upper half of binary32): conversion to and from fp32, round to nearest even.
 // Integer code only, so that host and device agree by construction. NaN stays NaN (quiet, payload not kept).
 #pragma once
+// nvcc: x[0] = qf::round_to_half(x[1]) + qf::round_to_bf16(x[2]);
 
 #include "base/bits.h"
 

@@ -19,7 +19,7 @@ using Array = py::array_t<T, py::array::c_style>;
 
 inline std::string shape_text(const py::array& array) {
   std::string text = "[";
-  for (py::ssize_t i = 0; i < array.ndim(); ++i) text += (i ? ", " : "") + std::to_string(array.shape(i));
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) text.append(i ? ", " : "").append(std::to_string(array.shape(i)));
   return text + "]";
 }
 

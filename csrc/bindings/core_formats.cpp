@@ -18,25 +18,32 @@ Array<To> convert(const Array<From>& x, To (*one)(From)) {
 
 template <class Code>
 void bind_format(py::module_& m, const char* name, float (*decode)(Code), Code (*encode)(float)) {
-  m.def((std::string("decode_") + name).c_str(), [decode](const Array<Code>& codes) { return convert<float, Code>(codes, decode); },
+  m.def((std::string("decode_") + name).c_str(),
+        [decode](const Array<Code>& codes) { return convert<float, Code>(codes, decode); },
         py::arg("codes").noconvert());
-  m.def((std::string("encode_") + name).c_str(), [encode](const Array<float>& x) { return convert<Code, float>(x, encode); },
-        py::arg("x").noconvert());
+  m.def((std::string("encode_") + name).c_str(),
+        [encode](const Array<float>& x) { return convert<Code, float>(x, encode); }, py::arg("x").noconvert());
 }
 
 }  // namespace
 
 void bind_formats(py::module_& m) {
   // lambdas: the functions themselves are always inlined and have no address
-  bind_format<uint16_t>(m, "fp16", [](uint16_t c) { return half_to_float(c); }, [](float x) { return float_to_half(x); });
-  bind_format<uint16_t>(m, "bf16", [](uint16_t c) { return bf16_to_float(c); }, [](float x) { return float_to_bf16(x); });
+  bind_format<uint16_t>(
+      m, "fp16", [](uint16_t c) { return half_to_float(c); }, [](float x) { return float_to_half(x); });
+  bind_format<uint16_t>(
+      m, "bf16", [](uint16_t c) { return bf16_to_float(c); }, [](float x) { return float_to_bf16(x); });
   bind_format<uint8_t>(m, "e4m3", [](uint8_t c) { return e4m3_to_float(c); }, [](float x) { return float_to_e4m3(x); });
   bind_format<uint8_t>(m, "e5m2", [](uint8_t c) { return e5m2_to_float(c); }, [](float x) { return float_to_e5m2(x); });
   bind_format<uint8_t>(m, "e2m1", [](uint8_t c) { return e2m1_to_float(c); }, [](float x) { return float_to_e2m1(x); });
-  m.def("round_to_tf32", [](const Array<float>& x) { return convert<float, float>(x, [](float v) { return round_to_tf32(v); }); },
-        py::arg("x").noconvert());
-  m.def("truncate_to_tf32", [](const Array<float>& x) { return convert<float, float>(x, [](float v) { return truncate_to_tf32(v); }); },
-        py::arg("x").noconvert());
+  m.def(
+      "round_to_tf32",
+      [](const Array<float>& x) { return convert<float, float>(x, [](float v) { return round_to_tf32(v); }); },
+      py::arg("x").noconvert());
+  m.def(
+      "truncate_to_tf32",
+      [](const Array<float>& x) { return convert<float, float>(x, [](float v) { return truncate_to_tf32(v); }); },
+      py::arg("x").noconvert());
 }
 
 }  // namespace qf::bindings

@@ -10,7 +10,8 @@ namespace {
 Rounding parse_rounding(const std::string& name) {
   if (name == "fp32_toward_zero") return Rounding::fp32_toward_zero;
   if (name == "e8m13_toward_zero") return Rounding::e8m13_toward_zero;
-  require(name == "fp16_nearest_even", "unknown rounding '", name, "'; one of: fp32_toward_zero, e8m13_toward_zero, fp16_nearest_even");
+  require(name == "fp16_nearest_even", "unknown rounding '", name,
+          "'; one of: fp32_toward_zero, e8m13_toward_zero, fp16_nearest_even");
   return Rounding::fp16_nearest_even;
 }
 
@@ -81,16 +82,18 @@ Array<float> dot_add(const DeviceUnit& unit, const Array<float>& a, const Array<
   return result;
 }
 
-Array<float> dot_add_device(const Array<float>& a, const Array<float>& b, const Array<float>& c, const std::string& device,
-                            const std::string& path, const std::string& dtype, const std::string& out) {
+Array<float> dot_add_device(const Array<float>& a, const Array<float>& b, const Array<float>& c,
+                            const std::string& device, const std::string& path, const std::string& dtype,
+                            const std::string& out) {
   return dot_add(find_unit(find_device(device), path, parse_input_format(dtype), parse_output_format(out)), a, b, c);
 }
 
-Array<float> dot_add_unit(const Array<float>& a, const Array<float>& b, const Array<float>& c, int products, int fraction_bits,
-                          const std::string& rounding, int zero_exponent, int input_exponent) {
+Array<float> dot_add_unit(const Array<float>& a, const Array<float>& b, const Array<float>& c, int products,
+                          int fraction_bits, const std::string& rounding, int zero_exponent, int input_exponent) {
   require(products >= 1 && products <= 64, "products: expected 1 .. 64, found ", products);
   require(fraction_bits >= 1 && fraction_bits <= 40, "fraction_bits: expected 1 .. 40, found ", fraction_bits);
-  require(zero_exponent >= -1000 && zero_exponent <= 100, "zero_exponent: expected -1000 .. 100, found ", zero_exponent);
+  require(zero_exponent >= -1000 && zero_exponent <= 100, "zero_exponent: expected -1000 .. 100, found ",
+          zero_exponent);
   DeviceUnit unit{};
   unit.method = UnitMethod::fused;
   unit.unit = {products, fraction_bits, parse_rounding(rounding), zero_exponent, input_exponent};
@@ -120,19 +123,21 @@ void bind_numerics(py::module_& m) {
     for (const DeviceProfile& device : device_profiles()) all.append(device_dict(device));
     return all;
   });
-  m.def("find_device", [](const std::string& name) { return std::string(find_device(name).name); }, py::arg("name"),
-        "The full name of the device meant by a forgiving one; CoreError with the close matches.");
-  m.def("find_unit",
-        [](const std::string& device, const std::string& path, const std::string& dtype, const std::string& out) {
-          return unit_dict(find_unit(find_device(device), path, parse_input_format(dtype), parse_output_format(out)));
-        },
-        py::kw_only(), py::arg("device"), py::arg("path"), py::arg("dtype"), py::arg("out"));
+  m.def(
+      "find_device", [](const std::string& name) { return std::string(find_device(name).name); }, py::arg("name"),
+      "The full name of the device meant by a forgiving one; CoreError with the close matches.");
+  m.def(
+      "find_unit",
+      [](const std::string& device, const std::string& path, const std::string& dtype, const std::string& out) {
+        return unit_dict(find_unit(find_device(device), path, parse_input_format(dtype), parse_output_format(out)));
+      },
+      py::kw_only(), py::arg("device"), py::arg("path"), py::arg("dtype"), py::arg("out"));
   m.def("first_unrepresentable", &unrepresentable_input, py::arg("format"), py::arg("values").noconvert(),
         "Flat index of the first value that the format cannot hold, or -1.");
-  m.def("dot_add_device", &dot_add_device, a, b, c, py::kw_only(), py::arg("device"), py::arg("path"), py::arg("dtype"), py::arg("out"),
-        "fused_dot_add of rows: a, b [rows, K], c [rows].");
-  m.def("dot_add_unit", &dot_add_unit, a, b, c, py::kw_only(), py::arg("products"), py::arg("fraction_bits"), py::arg("rounding"),
-        py::arg("zero_exponent"), py::arg("input_exponent"));
+  m.def("dot_add_device", &dot_add_device, a, b, c, py::kw_only(), py::arg("device"), py::arg("path"), py::arg("dtype"),
+        py::arg("out"), "fused_dot_add of rows: a, b [rows, K], c [rows].");
+  m.def("dot_add_unit", &dot_add_unit, a, b, c, py::kw_only(), py::arg("products"), py::arg("fraction_bits"),
+        py::arg("rounding"), py::arg("zero_exponent"), py::arg("input_exponent"));
   m.def("dot_add_int8", &dot_add_int8, a, b, c);
 }
 

@@ -25,16 +25,16 @@ Array<float> map(const Array<float>& x, Function function) {
   return result;
 }
 
-std::unique_ptr<SfuTables> make_tables(std::string_view ex2, std::string_view rcp, std::string_view rsqrt, std::string_view lg2,
-                                       std::string_view lg2_below) {
+std::unique_ptr<SfuTables> make_tables(std::string_view ex2, std::string_view rcp, std::string_view rsqrt,
+                                       std::string_view lg2, std::string_view lg2_below) {
   const SfuDifferences data{span_of<int8_t>(ex2), span_of<int8_t>(rcp), span_of<int8_t>(rsqrt), span_of<uint8_t>(lg2),
                             span_of<uint8_t>(lg2_below)};
   py::gil_scoped_release release;
   return std::make_unique<SfuTables>(data);
 }
 
-Array<float> make_rope_cache(const SfuTables& t, float theta, int dim, int64_t positions, float factor, float low_freq_factor,
-                             float high_freq_factor, float original_max_position) {
+Array<float> make_rope_cache(const SfuTables& t, float theta, int dim, int64_t positions, float factor,
+                             float low_freq_factor, float high_freq_factor, float original_max_position) {
   std::vector<float> cache;
   {
     py::gil_scoped_release release;
@@ -53,20 +53,32 @@ void bind_special_functions(py::module_& m) {
            py::arg("lg2_below") = "", "From the bytes of first differences; lg2's two may be left out.")
       .def_property_readonly("has_lg2", &SfuTables::has_lg2)
       .def_property_readonly("nbytes", &SfuTables::bytes)
-      .def("ex2", [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return v.ex2(e); }); }, x)
-      .def("rcp", [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return v.rcp(e); }); }, x)
-      .def("rsqrt", [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return v.rsqrt(e); }); }, x)
-      .def("lg2",
-           [](const SfuTables& t, Floats a) {
-             require(t.has_lg2(), "these tables were made without lg2");
-             return map(a, [v = t.view()](float e) { return v.lg2(e); });
-           },
-           x)
-      .def("expf", [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return cuda_expf(v, e); }); }, x)
-      .def("rsqrtf", [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return cuda_rsqrtf(v, e); }); }, x)
-      .def("powf",
-           [](const SfuTables& t, Floats a, float y) { return map(a, [v = t.view(), y](float e) { return cuda_powf(v, e, y); }); },
-           x, py::arg("y"))
+      .def(
+          "ex2", [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return v.ex2(e); }); }, x)
+      .def(
+          "rcp", [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return v.rcp(e); }); }, x)
+      .def(
+          "rsqrt", [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return v.rsqrt(e); }); },
+          x)
+      .def(
+          "lg2",
+          [](const SfuTables& t, Floats a) {
+            require(t.has_lg2(), "these tables were made without lg2");
+            return map(a, [v = t.view()](float e) { return v.lg2(e); });
+          },
+          x)
+      .def(
+          "expf",
+          [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return cuda_expf(v, e); }); }, x)
+      .def(
+          "rsqrtf",
+          [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return cuda_rsqrtf(v, e); }); }, x)
+      .def(
+          "powf",
+          [](const SfuTables& t, Floats a, float y) {
+            return map(a, [v = t.view(), y](float e) { return cuda_powf(v, e, y); });
+          },
+          x, py::arg("y"))
       .def("rope_cache", &make_rope_cache, py::kw_only(), py::arg("theta"), py::arg("dim"), py::arg("positions"),
            py::arg("factor") = 1.0f, py::arg("low_freq_factor") = 1.0f, py::arg("high_freq_factor") = 4.0f,
            py::arg("original_max_position") = 8192.0f,

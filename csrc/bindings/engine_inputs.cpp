@@ -13,11 +13,6 @@ T field(const py::dict& dict, const char* name) {
   return dict[name].cast<T>();
 }
 
-MatrixUnit parse_unit(const py::dict& device, const char* name, Rounding rounding, int input_exponent) {
-  const auto [products, fraction_bits, zero_exponent] = field<std::tuple<int, int, int>>(device, name);
-  return {products, fraction_bits, rounding, zero_exponent, input_exponent};
-}
-
 template <class T>
 std::vector<T> vector_of(const py::dict& dict, const char* name) {
   const auto array = field<Array<T>>(dict, name);
@@ -55,16 +50,6 @@ ModelConfig parse_config(const py::dict& config) {
   return out;
 }
 
-DeviceNumbers parse_device(const py::dict& device) {
-  DeviceNumbers out{};
-  out.fp16 = parse_unit(device, "fp16", Rounding::fp32_toward_zero, -14);
-  out.bf16 = parse_unit(device, "bf16", Rounding::fp32_toward_zero, -126);
-  out.fp16_out = parse_unit(device, "fp16_out", Rounding::fp16_nearest_even, -14);
-  out.sm_count = field<int>(device, "sm_count");
-  out.shared_memory_per_block = field<int>(device, "shared_memory_per_block");
-  return out;
-}
-
 at::Tensor copy_array(const std::string& name, const py::array& array, DType dtype) {
   const py::dtype found = array.dtype();
   const bool wide = dtype == DType::fp32;
@@ -76,23 +61,6 @@ at::Tensor copy_array(const std::string& name, const py::array& array, DType dty
   at::Tensor out = new_tensor(dtype, shape);
   std::memcpy(out.data_ptr(), array.data(), static_cast<size_t>(array.nbytes()));
   return out;
-}
-
-PackedWeight parse_codes(const py::dict& weight) {
-  const auto codes = field<Array<uint8_t>>(weight, "codes");
-  const auto zeros = field<Array<uint8_t>>(weight, "zeros");
-  const auto scales = field<Array<uint16_t>>(weight, "scales");
-  const auto offsets = field<std::optional<Array<float>>>(weight, "offsets");
-  const auto group_index = field<std::optional<Array<int32_t>>>(weight, "group_index");
-  require_shape(codes, {-1, -1}, "codes");
-  require_shape(zeros, {-1, codes.shape(1)}, "zeros");
-  require_shape(scales, {zeros.shape(0), codes.shape(1)}, "scales");
-  require(zeros.shape(0) > 0 && codes.shape(0) % zeros.shape(0) == 0, "zeros: ", zeros.shape(0), " groups do not divide K = ", codes.shape(0));
-  if (offsets) require_shape(*offsets, {zeros.shape(0), codes.shape(1)}, "offsets");
-  if (group_index) require_shape(*group_index, {codes.shape(0)}, "group_index");
-  return pack_codes({codes.shape(1), codes.shape(0), codes.shape(0) / zeros.shape(0), codes.data(), zeros.data(), scales.data(),
-                     kernel_format(parse_dtype(field<std::string>(weight, "scale_dtype"))), offsets ? offsets->data() : nullptr,
-                     group_index ? group_index->data() : nullptr});
 }
 
 SequenceRequest parse_request(const py::dict& request) {

@@ -2,6 +2,7 @@
 // owns the types that both modules use (SfuTables).
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
+#include <torch/version.h>
 
 #include <memory>
 #include <optional>
@@ -17,16 +18,14 @@ namespace {
 /// Collects weights, then becomes a model. Owns the threads; the tables belong to Python.
 class Engine {
  public:
-  Engine(const py::dict& config, const std::string& dtype, const std::string& operators, const py::dict& machine, const SfuTables& special)
-      : config_(parse_config(config)), dtype_(parse_dtype(dtype)), operators_(operators), special_(special.view()) {
-    machine_.isa = parse_isa(machine["isa"].cast<std::string>());
-    pool_ = std::make_unique<ThreadPool>(machine["threads"].cast<int>());
-    machine_.pool = pool_.get();
-    machine_.special = &special_;
-    machine_.device = parse_device(machine["device"].cast<py::dict>());
-    hopper_ = machine["hopper"].cast<bool>();
-    machine_.deterministic = machine["deterministic"].cast<bool>();
-    machine_.seed = machine["seed"].cast<uint64_t>();
+  Engine(const py::dict& config, const std::string& dtype, OperatorSet operators, const std::string& isa, int threads,
+         const DeviceNumbers& device, bool deterministic, const SfuTables& special)
+      : config_(parse_config(config)),
+        dtype_(parse_dtype(dtype)),
+        operators_(std::move(operators)),
+        special_(special.view()),
+        pool_(std::make_unique<ThreadPool>(threads)),
+        machine_{parse_isa(isa), pool_.get(), &special_, device, deterministic, 0} {
     weights_.layers.resize(static_cast<size_t>(config_.layers));
   }
 
@@ -43,11 +42,11 @@ class Engine {
     throw Error("unknown tensor '" + name + "'");
   }
 
-  void set_linear(const std::string& name, int64_t layer, const std::string& kernel, const py::dict& options, PackedWeight weight,
-                  const std::optional<py::array>& bias) {
+  void set_linear(const std::string& name, int64_t layer, const std::string& kernel, const KernelOptions& options,
+                  const PackedWeight& weight, const std::optional<py::array>& bias) {
     at::Tensor bias_tensor;
     if (bias) bias_tensor = copy_array(name + ".bias", *bias, dtype_);
-    auto linear = std::make_unique<Linear>(kernel, parse_options(options), std::move(weight), std::move(bias_tensor));
+    auto linear = std::make_unique<Linear>(kernel, options, weight, std::move(bias_tensor));
     if (name == "lm_head") return void(weights_.lm_head = std::move(linear));
     LayerWeights& target = at_layer(layer);
     if (name == "qkv_proj") return void(target.qkv = std::move(linear));
@@ -57,20 +56,8 @@ class Engine {
     throw Error("unknown linear layer '" + name + "'");
   }
 
-  void set_codes(const std::string& name, int64_t layer, const std::string& kernel, const py::dict& options, const py::dict& weight,
-                 const std::optional<py::array>& bias) {
-    set_linear(name, layer, kernel, options, parse_codes(weight), bias);
-  }
-
-  void set_dense(const std::string& name, int64_t layer, const std::string& kernel, const py::dict& options,
-                 const Array<uint16_t>& weight, const std::string& dtype, const std::optional<py::array>& bias) {
-    require(weight.ndim() == 2, name, ": expected shape [N, K], found ", shape_text(weight));
-    set_linear(name, layer, kernel, options, pack_dense(weight.data(), weight.shape(0), weight.shape(1), kernel_format(parse_dtype(dtype))),
-               bias);
-  }
-
   void finish() {
-    model_ = std::make_unique<Transformer>(config_, dtype_, operator_set(operators_, hopper_), machine_, std::move(weights_));
+    model_ = std::make_unique<Transformer>(config_, dtype_, operators_, machine_, std::move(weights_));
   }
 
   Transformer& model() const {
@@ -88,11 +75,10 @@ class Engine {
 
   ModelConfig config_;
   DType dtype_;
-  std::string operators_;
+  OperatorSet operators_;
   SfuView special_;
   std::unique_ptr<ThreadPool> pool_;
-  Machine machine_{};
-  bool hopper_;
+  Machine machine_;
   ModelWeights weights_;
   std::unique_ptr<Transformer> model_;
 };
@@ -155,13 +141,17 @@ PYBIND11_MODULE(_engine, m) {
   py::register_local_exception<qf::Error>(m, "EngineError", PyExc_ValueError);
   m.attr("torch_version") = TORCH_VERSION;
   py::class_<Engine>(m, "Engine")
-      .def(py::init<const py::dict&, const std::string&, const std::string&, const py::dict&, const qf::SfuTables&>(), py::arg("config"),
-           py::arg("dtype"), py::arg("operators"), py::arg("machine"), py::arg("special"), py::keep_alive<1, 6>())
+      .def(py::init([](const py::dict& config, const std::string& dtype, const std::string& profile, int compute_major,
+                       const std::string& isa, int threads, const qf::DeviceNumbers& device, bool deterministic,
+                       const qf::SfuTables& special) {
+             return std::make_unique<Engine>(config, dtype, qf::operator_set(profile, compute_major), isa, threads, device, deterministic,
+                                             special);
+           }),
+           py::kw_only(), py::arg("config"), py::arg("dtype"), py::arg("profile"), py::arg("compute_major"), py::arg("isa"),
+           py::arg("threads"), py::arg("device"), py::arg("deterministic"), py::arg("special"), py::keep_alive<1, 10>())
       .def("set_tensor", &Engine::set_tensor, py::arg("name"), py::arg("layer"), py::arg("array"))
-      .def("set_codes", &Engine::set_codes, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"), py::arg("weight"),
+      .def("set_linear", &Engine::set_linear, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"), py::arg("weight"),
            py::arg("bias"))
-      .def("set_dense", &Engine::set_dense, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"), py::arg("weight"),
-           py::arg("dtype"), py::arg("bias"))
       .def("finish", &Engine::finish)
       .def("run", &Engine::run, py::arg("requests"), py::arg("top_k"), py::arg("seed"), py::arg("progress") = py::none())
       .def("kernels", &qf::bindings::kernels_of);

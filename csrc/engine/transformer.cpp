@@ -70,14 +70,14 @@ void Transformer::norm(const at::Tensor& weight, at::Tensor& x) {
   args.columns = args.stride = config_.hidden;
   args.epsilon = config_.rms_epsilon;
   operators_.rms_norm(machine_.operators(), args);
-  operators_.note(operators_.rms_norm_notes, args, notes_.unconfirmed);
+  operators_.rms_norm.add_unconfirmed(args, notes_.unconfirmed);
 }
 
 void Transformer::add_norm(const at::Tensor& weight, at::Tensor& x, at::Tensor& residual) {
   const FusedAddRmsNormArgs args{dtype_,    x.data_ptr(),        residual.data_ptr(), weight.data_ptr(),   x.data_ptr(),
                                  residual.data_ptr(), x.size(0), config_.hidden,      config_.rms_epsilon};
   operators_.fused_add_rms_norm(machine_.operators(), args);
-  operators_.note(operators_.fused_add_rms_norm_notes, args, notes_.unconfirmed);
+  operators_.fused_add_rms_norm.add_unconfirmed(args, notes_.unconfirmed);
 }
 
 void Transformer::head_norms(const LayerWeights& layer, at::Tensor& qkv) {
@@ -93,7 +93,7 @@ void Transformer::head_norms(const LayerWeights& layer, at::Tensor& qkv) {
     args.stride = config_.qkv_columns();
     args.epsilon = config_.rms_epsilon;
     operators_.rms_norm(machine_.operators(), args);
-    operators_.note(operators_.rms_norm_notes, args, notes_.unconfirmed);
+    operators_.rms_norm.add_unconfirmed(args, notes_.unconfirmed);
   }
 }
 
@@ -109,7 +109,7 @@ void Transformer::rotate(const Batch& batch, at::Tensor& qkv) {
                           config_.qkv_columns(),
                           positions()};
     operators_.rotary(machine_.operators(), args);
-    operators_.note(operators_.rotary_notes, args, notes_.unconfirmed);
+    operators_.rotary.add_unconfirmed(args, notes_.unconfirmed);
   }
 }
 
@@ -146,7 +146,7 @@ at::Tensor Transformer::attention(int64_t index, const Batch& batch, const at::T
                            machine_.device.sm_count,
                            unit};
   operators_.attention(machine_.operators(), args);
-  operators_.note(operators_.attention_notes, args, notes_.unconfirmed);
+  operators_.attention.add_unconfirmed(args, notes_.unconfirmed);
   return linear(*layer.o, out);
 }
 
@@ -155,7 +155,7 @@ at::Tensor Transformer::mlp(LayerWeights& layer, const at::Tensor& x) {
   at::Tensor hidden = new_tensor(dtype_, {x.size(0), config_.intermediate});
   const SiluAndMulArgs args{dtype_, gate_up.data_ptr(), hidden.data_ptr(), x.size(0), config_.intermediate};
   operators_.silu_and_mul(machine_.operators(), args);
-  operators_.note(operators_.silu_and_mul_notes, args, notes_.unconfirmed);
+  operators_.silu_and_mul.add_unconfirmed(args, notes_.unconfirmed);
   return linear(*layer.down, hidden);
 }
 

@@ -11,7 +11,7 @@
 #include "engine/linear.h"
 #include "engine/machine.h"
 #include "engine/model_config.h"
-#include "engine/operator_set.h"
+#include "operators/operator_set.h"
 
 namespace qf {
 

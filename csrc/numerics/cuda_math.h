@@ -1,8 +1,11 @@
-// CUDA's expf, logf and powf as nvcc 13.0 compiles them (-ftz=false, no fast math): same operations, same order, same constants.
+// CUDA's expf, logf and powf as nvcc 13.0 compiles them (-ftz=false, no fast math): same operations, same order, same
+// constants.
 //
-// Read off the PTX and the sm_90 code of `nvcc 13.0 -arch=sm_90`; tests/gpu/cuda_math_check.cu compares them with the device.
-// Exactly the functions of CUDA 13.0: another release may change bits. sinf and cosf: cuda_trig.h. NaN results are 0x7FFFFFFF.
+// Read off the PTX and the sm_90 code of `nvcc 13.0 -arch=sm_90`; tests/gpu/cuda_math_check.cu compares them with the
+// device. Exactly the functions of CUDA 13.0: another release may change bits. sinf and cosf: cuda_trig.h. NaN results
+// are 0x7FFFFFFF.
 #pragma once
+// nvcc: x[0] = qf::cuda_powf(sfu, qf::cuda_expf(sfu, x[1]), qf::cuda_logf(x[2]));
 
 #include <cmath>
 
@@ -11,7 +14,8 @@
 
 namespace qf {
 
-/// exp(x) = scale * mantissa, scale a power of two: nvcc contracts c + expf(x) to fma(scale, mantissa, c), so both are needed.
+/// exp(x) = scale * mantissa, scale a power of two: nvcc contracts c + expf(x) to fma(scale, mantissa, c), so both are
+/// needed.
 struct ExpParts {
   float scale, mantissa;
 };
@@ -112,7 +116,8 @@ QF_HD inline float pow_exp2(float hi, float lo) {
   r = fmaf(r, f, bits_float(0x3E75FDECu));
   r = fmaf(r, f, bits_float(0x3F317218u));
   r = fmaf(r, f, 1.0f);
-  const uint32_t half = whole > 0.0f ? 0u : 0x83000000u;  // the scale in two steps, so that subnormal results round once
+  const uint32_t half =
+      whole > 0.0f ? 0u : 0x83000000u;  // the scale in two steps, so that subnormal results round once
   r = mul_rn(r, bits_float(half + 0x7F000000u));
   return mul_rn(r, bits_float((static_cast<uint32_t>(static_cast<int32_t>(whole)) << 23) - half));
 }

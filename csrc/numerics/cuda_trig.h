@@ -1,5 +1,6 @@
 // CUDA's sinf and cosf as nvcc 13.0 compiles them (-ftz=false, no fast math), over all inputs. See cuda_math.h.
 #pragma once
+// nvcc: x[0] = qf::cuda_sinf(x[1]) + qf::cuda_cosf(x[2]);
 
 #include <cmath>
 
@@ -35,8 +36,9 @@ QF_HD inline QuarterTurns reduce_large(float x) {
     high = (high << part) | (low >> (32 - part));
     low = (low << part) | (product[4 - whole] >> (32 - part));
   }
-  uint64_t fraction = (static_cast<uint64_t>(high) << 34) | (static_cast<uint64_t>(low) << 2);  // of a quarter turn, 64 bits
-  const uint32_t up = static_cast<uint32_t>(fraction >> 63);                                    // nearest quarter is the next
+  uint64_t fraction =
+      (static_cast<uint64_t>(high) << 34) | (static_cast<uint64_t>(low) << 2);  // of a quarter turn, 64 bits
+  const uint32_t up = static_cast<uint32_t>(fraction >> 63);                    // nearest quarter is the next
   const int32_t quarter = static_cast<int32_t>((high >> 30) + up);
   bool negative = (bits >> 31) != 0;
   const int32_t signed_quarter = negative ? -quarter : quarter;

@@ -19,12 +19,14 @@ constexpr int input_exponent(InputFormat format) {
   }
 }
 
-constexpr DeviceUnit make_unit(std::string_view architecture, std::string_view path, InputFormat input, OutputFormat output,
-                               UnitMethod method, int products, int fraction_bits, Rounding rounding, int fraction_bits_16,
-                               std::string_view source) {
+constexpr DeviceUnit make_unit(std::string_view architecture, std::string_view path, InputFormat input,
+                               OutputFormat output, UnitMethod method, int products, int fraction_bits,
+                               Rounding rounding, int fraction_bits_16, std::string_view source) {
   const int zero_exponent = output == OutputFormat::fp16 ? 4 - fraction_bits_16 : -108 - fraction_bits_16;
   const InputFormat seen = method == UnitMethod::through_fp16 ? InputFormat::fp16 : input;
-  return {architecture, path, input, output, method, {products, fraction_bits, rounding, zero_exponent, input_exponent(seen)}, source};
+  return {architecture, path,   input,
+          output,       method, {products, fraction_bits, rounding, zero_exponent, input_exponent(seen)},
+          source};
 }
 
 constexpr DeviceProfile kDevices[] = {
@@ -38,9 +40,9 @@ constexpr DeviceProfile kDevices[] = {
 
 constexpr DeviceUnit kUnits[] = {
 #define QF_DEVICE(...)
-#define QF_UNIT(architecture, path, input, output, method, products, fraction, rounding, fraction_16, source)                     \
-  make_unit(architecture, path, InputFormat::input, OutputFormat::output, UnitMethod::method, products, fraction, Rounding::rounding, \
-            fraction_16, source),
+#define QF_UNIT(architecture, path, input, output, method, products, fraction, rounding, fraction_16, source)     \
+  make_unit(architecture, path, InputFormat::input, OutputFormat::output, UnitMethod::method, products, fraction, \
+            Rounding::rounding, fraction_16, source),
 #include "numerics/device_profiles.def"
 #undef QF_DEVICE
 #undef QF_UNIT
@@ -49,6 +51,18 @@ constexpr DeviceUnit kUnits[] = {
 constexpr std::array<std::string_view, 6> kInputNames = {"fp16", "bf16", "tf32", "e4m3", "e5m2", "int8"};
 constexpr std::array<std::string_view, 3> kOutputNames = {"fp32", "fp16", "int32"};
 constexpr std::string_view kVendorWords[] = {"nvidia", "tesla", "geforce", "gpu", "tensorcore", "graphics"};
+
+void append_to_list(std::string& list, std::string_view item) {
+  if (!list.empty()) list.append(", ");
+  list.append(item);
+}
+
+template <size_t N>
+std::string list_of(const std::array<std::string_view, N>& names) {
+  std::string list;
+  for (const std::string_view name : names) append_to_list(list, name);
+  return list;
+}
 
 /// Lower case letters and digits only.
 std::string compact(std::string_view text) {
@@ -69,7 +83,8 @@ void append_words(std::vector<std::string>& words, std::string_view text) {
   }
 }
 
-/// Whether `name` (compact) is made of the device's words and vendors' alone, its model (the first of its words) among them.
+/// Whether `name` (compact) is made of the device's words and vendors' alone, its model (the first of its words) among
+/// them.
 bool fits(const DeviceProfile& device, const std::string& name) {
   const std::string model(device.words.substr(0, device.words.find(' ')));
   std::vector<std::string> words;
@@ -113,16 +128,7 @@ std::string close_matches(const std::string& name) {
     ranked.emplace_back(std::min(edits(name, compact(device.name)), edits(name, first)), device.name);
   }
   std::stable_sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::string text;
-  for (size_t i = 0; i < 3; ++i) text += (i ? ", " : "") + std::string(ranked[i].second);
-  return text;
-}
-
-template <size_t N>
-std::string list_of(const std::array<std::string_view, N>& names) {
-  std::string text;
-  for (const std::string_view name : names) text += (text.empty() ? "" : ", ") + std::string(name);
-  return text;
+  return list_of(std::array{ranked[0].second, ranked[1].second, ranked[2].second});
 }
 
 template <class Format, size_t N>
@@ -146,21 +152,24 @@ const DeviceProfile& find_device(std::string_view name) {
     if (wanted.size() <= 64 && fits(device, wanted)) return device;
   }
   std::string all;
-  for (const DeviceProfile& device : kDevices) all += (all.empty() ? "" : ", ") + std::string(device.name);
-  throw Error("unknown device '" + std::string(name.substr(0, 80)) + "'; closest: " + close_matches(wanted.substr(0, 64)) +
-              ". All: " + all);
+  for (const DeviceProfile& device : kDevices) append_to_list(all, device.name);
+  require(false, "unknown device '", name.substr(0, 80), "'; closest: ", close_matches(wanted.substr(0, 64)),
+          ". All: ", all);
+  return kDevices[0];
 }
 
-const DeviceUnit& find_unit(const DeviceProfile& device, std::string_view path, InputFormat input, OutputFormat output) {
+const DeviceUnit& find_unit(const DeviceProfile& device, std::string_view path, InputFormat input,
+                            OutputFormat output) {
   std::string has;
   for (const DeviceUnit& unit : kUnits) {
     if (unit.architecture != device.architecture) continue;
     if (unit.path == path && unit.input == input && unit.output == output) return unit;
-    has += (has.empty() ? "" : ", ") + std::string(unit.path) + " " + std::string(format_name(unit.input)) + "->" +
-           std::string(format_name(unit.output));
+    append_to_list(has, unit.path);
+    has.append(" ").append(format_name(unit.input)).append("->").append(format_name(unit.output));
   }
-  throw Error(std::string(device.name) + " has no matrix unit '" + std::string(path.substr(0, 40)) + "' from " +
-              std::string(format_name(input)) + " to " + std::string(format_name(output)) + "; it has: " + has);
+  require(false, device.name, " has no matrix unit '", path.substr(0, 40), "' from ", format_name(input), " to ",
+          format_name(output), "; it has: ", has);
+  return kUnits[0];
 }
 
 std::string_view format_name(InputFormat format) { return kInputNames[static_cast<size_t>(format)]; }

@@ -1,5 +1,5 @@
-// Named GPUs: the numbers of their matrix units and the few sizes that kernels' reduction plans depend on. All rows are in
-// device_profiles.def, each with its source.
+// Named GPUs: the numbers of their matrix units and the few sizes that kernels' reduction plans depend on. All rows are
+// in device_profiles.def, each with its source.
 #pragma once
 
 #include <cstdint>
@@ -48,8 +48,8 @@ struct DeviceProfile {
 std::span<const DeviceProfile> device_profiles();
 std::span<const DeviceUnit> device_units();
 
-/// Forgiving: case, separators, vendor words and missing detail do not matter ('h200', 'A100', 'NVIDIA A100-SXM4-80GB'). Throws
-/// Error with the close matches for a name that fits nothing.
+/// Forgiving: case, separators, vendor words and missing detail do not matter ('h200', 'A100', 'NVIDIA
+/// A100-SXM4-80GB'). Throws Error with the close matches for a name that fits nothing.
 const DeviceProfile& find_device(std::string_view name);
 
 /// Throws Error, naming what this device has, when it has no such unit.

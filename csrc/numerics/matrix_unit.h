@@ -9,6 +9,7 @@
 //
 // Sources: MMA-Sim (arXiv 2511.10909), Khattak & Mikaitis (arXiv 2512.07004). What a recording confirms of it is in tests.
 #pragma once
+// nvcc: x[0] = qf::fused_dot_add({16, 25, qf::Rounding::fp32_toward_zero, -133, -14}, x, 1, x + 64, 1, 64, 0.0f);
 
 #include <cstddef>
 #include <cstdint>

@@ -2,10 +2,12 @@
 //
 //   inv_freq_i = 1 / powf(theta, 2i / d)     angle = float(position) * inv_freq_i     cosf, sinf, then fp16 or bf16
 //
-// Source: vLLM's rotary_embedding (RotaryEmbedding, Llama3RotaryEmbedding) and torch's CUDA arithmetic (scalar / tensor is
-// reciprocal times scalar, tensor / scalar is times the scalar's reciprocal). Confirmed by recordings for theta = 1e5, d = 64
+// Source: vLLM's rotary_embedding (RotaryEmbedding, Llama3RotaryEmbedding) and torch's CUDA arithmetic (scalar / tensor
+// is reciprocal times scalar, tensor / scalar is times the scalar's reciprocal). Confirmed by recordings for theta =
+// 1e5, d = 64
 // (../tests); head sizes that are no power of two and the Llama 3 scaling are from the source only.
 #pragma once
+// nvcc: x[0] = qf::rope_scaled_frequency(qf::rope_inverse_frequency(sfu, x[1], 64, 3), {});
 
 #include <cstdint>
 #include <vector>
@@ -43,9 +45,12 @@ QF_HD inline float rope_scaled_frequency(float frequency, const RopeScaling& sca
   return mul_rn(frequency, shrink);
 }
 
-QF_HD inline float rope_angle(int64_t position, float frequency) { return mul_rn(static_cast<float>(position), frequency); }
+QF_HD inline float rope_angle(int64_t position, float frequency) {
+  return mul_rn(static_cast<float>(position), frequency);
+}
 
 /// The whole cache in fp32, before its rounding to the model's type: [positions][dim], cos in the first half of a row.
-std::vector<float> rope_cache(const SfuTables& sfu, float theta, int dim, int64_t positions, const RopeScaling& scaling);
+std::vector<float> rope_cache(const SfuTables& sfu, float theta, int dim, int64_t positions,
+                              const RopeScaling& scaling);
 
 }  // namespace qf

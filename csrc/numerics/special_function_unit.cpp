@@ -15,8 +15,8 @@ constexpr int kPieceScale = 38;
 constexpr uint32_t kCurveBase = 0x3F000000u;
 constexpr size_t kNearest = 1 << 19;
 
-/// The least-squares quadratic through one piece, moved up as far as no entry is exceeded. What a GPU answered then lies on
-/// it or one above; fit_piece says no when it does not.
+/// The least-squares quadratic through one piece, moved up as far as no entry is exceeded. What a GPU answered then
+/// lies on it or one above; fit_piece says no when it does not.
 bool fit_piece(const uint32_t* bits, SfuPiece& piece, uint64_t* carries) {
   const double n = static_cast<double>(kPieceLength);
   double sum = 0, sum_x = 0, sum_xx = 0, square_x = 0, square_xx = 0;
@@ -56,7 +56,8 @@ std::vector<uint32_t> from_planes(std::span<const uint8_t> planes, uint32_t firs
   table[0] = first;
   for (size_t i = 0; i < count; ++i) {
     uint32_t difference = 0;
-    for (size_t plane = 0; plane < 4; ++plane) difference |= static_cast<uint32_t>(planes[plane * count + i]) << (8 * plane);
+    for (size_t plane = 0; plane < 4; ++plane)
+      difference |= static_cast<uint32_t>(planes[plane * count + i]) << (8 * plane);
     table[i + 1] = table[i] + difference;
   }
   for (uint32_t& entry : table) entry &= 0x7FFFFFFFu;
@@ -66,7 +67,8 @@ std::vector<uint32_t> from_planes(std::span<const uint8_t> planes, uint32_t firs
 }  // namespace
 
 SfuCurve SfuTables::Curve::fill(std::span<const int8_t> differences, uint32_t first, const char* name) {
-  require(differences.size() == kEntries - 1, name, ": expected ", kEntries - 1, " differences, found ", differences.size());
+  require(differences.size() == kEntries - 1, name, ": expected ", kEntries - 1, " differences, found ",
+          differences.size());
   pieces.resize(kEntries / kPieceLength);
   carries.assign(kEntries / 64, 0);
   std::vector<uint32_t> bits(kPieceLength);
@@ -74,7 +76,8 @@ SfuCurve SfuTables::Curve::fill(std::span<const int8_t> differences, uint32_t fi
   for (size_t piece = 0; piece < pieces.size(); ++piece) {
     const size_t begin = piece * kPieceLength;
     for (size_t d = 0; d < bits.size(); ++d) {
-      require(next >= kCurveBase && next < kCurveBase + 2 * kEntries, name, ": entry ", begin + d, " is outside [1/2, 2)");
+      require(next >= kCurveBase && next < kCurveBase + 2 * kEntries, name, ": entry ", begin + d,
+              " is outside [1/2, 2)");
       bits[d] = next;
       if (begin + d + 1 < kEntries) next += static_cast<uint32_t>(static_cast<int32_t>(differences[begin + d]));
     }

@@ -1,13 +1,14 @@
 // The special-function unit (MUFU): ex2, rcp, rsqrt and lg2 `.approx.ftz.f32`, for every fp32 input, bit for bit.
 //
-// The unit is a table of quadratic pieces whose coefficients nobody has published, so we keep what a GPU answered: the whole
-// tables read off an H200 (data/README.md; A100 = H200 is an assumption for ex2). 2^23 results fit a quadratic per 2^16
-// entries up to one unit, so a table is 128 pieces in 64-bit integers and one bit per entry: 1 MB instead of 32 MB,
-// integer code only, the same on host and device.
+// The unit is a table of quadratic pieces whose coefficients nobody has published, so we keep what a GPU answered: the
+// whole tables read off an H200 (data/README.md; A100 = H200 is an assumption for ex2). 2^23 results fit a quadratic
+// per 2^16 entries up to one unit, so a table is 128 pieces in 64-bit integers and one bit per entry: 1 MB instead of
+// 32 MB, integer code only, the same on host and device.
 //
-// Special values: PTX ISA 9.0, instructions ex2, rcp, rsqrt, lg2 with .ftz (subnormal inputs and results become zeros that
-// keep their sign). A NaN result is 0x7FFFFFFF.
+// Special values: PTX ISA 9.0, instructions ex2, rcp, rsqrt, lg2 with .ftz (subnormal inputs and results become zeros
+// that keep their sign). A NaN result is 0x7FFFFFFF.
 #pragma once
+// nvcc: x[0] = sfu.ex2(x[1]) + sfu.rcp(x[2]) + sfu.rsqrt(x[3]) + sfu.lg2(x[4]);
 
 #include <cstdint>
 #include <span>
@@ -37,8 +38,9 @@ struct SfuCurve {
   }
 };
 
-/// lg2 on one binade next to 1, by distance from 1: magnitudes, whose bits spread too much for a piece. Blocks of 64 entries on
-/// a line through their first entries, plus a signed byte; the first 2^19 entries as they are (steep, and broken at binades).
+/// lg2 on one binade next to 1, by distance from 1: magnitudes, whose bits spread too much for a piece. Blocks of 64
+/// entries on a line through their first entries, plus a signed byte; the first 2^19 entries as they are (steep, and
+/// broken at binades).
 struct SfuLogCurve {
   const uint32_t* nearest;  // [2^19]
   const uint32_t* first;    // [2^17 + 1]
@@ -60,7 +62,8 @@ struct SfuView {
   QF_HD_INLINE float ex2(float x) const;
   QF_HD_INLINE float rcp(float x) const;
   QF_HD_INLINE float rsqrt(float x) const;
-  /// Confirmed for [1/2, 2^17); outside by the same rule (exact sum cut toward zero), which no recording of ours covers.
+  /// Confirmed for [1/2, 2^17); outside by the same rule (exact sum cut toward zero), which no recording of ours
+  /// covers.
   QF_HD_INLINE float lg2(float x) const;
 };
 
@@ -93,7 +96,8 @@ QF_HD_INLINE float SfuView::rcp(float x) const {
 QF_HD_INLINE float SfuView::rsqrt(float x) const {
   const uint32_t bits = float_bits(x);
   if ((bits & 0x7FFFFFFFu) < 0x00800000u) return bits_float((bits & 0x80000000u) | 0x7F800000u);
-  if (bits >= 0x7F800000u) return bits_float(bits == 0x7F800000u ? 0u : kSfuNan);  // +Inf; NaN and every negative number
+  if (bits >= 0x7F800000u)
+    return bits_float(bits == 0x7F800000u ? 0u : kSfuNan);  // +Inf; NaN and every negative number
   const int32_t exponent = static_cast<int32_t>(bits >> 23) - 127;
   const SfuCurve& curve = exponent & 1 ? rsqrt_odd : rsqrt_even;
   return bits_float(curve.at(bits & 0x7FFFFFu) - static_cast<uint32_t>((exponent >> 1) * (1 << 23)));

@@ -16,7 +16,8 @@ bool representable(InputFormat format, float x) {
     case InputFormat::tf32: return true;
     case InputFormat::e4m3: return nan || (finite && e4m3_to_float(float_to_e4m3(x)) == x);
     case InputFormat::e5m2: return nan || e5m2_to_float(float_to_e5m2(x)) == x;
-    case InputFormat::int8: return finite && x >= -128.0f && x <= 127.0f && static_cast<float>(static_cast<int>(x)) == x;
+    case InputFormat::int8:
+      return finite && x >= -128.0f && x <= 127.0f && static_cast<float>(static_cast<int>(x)) == x;
   }
   return false;
 }

@@ -1,5 +1,6 @@
 // What a named GPU's instruction computes for rows of products: the oracle of fused_dot_add over every UnitMethod.
 #pragma once
+// nvcc: x[0] = qf::fp8_through_fp16({16, 25, qf::Rounding::fp32_toward_zero, -133, -14}, x, x + 32, 32, 0.0f);
 
 #include <cstdint>
 
@@ -8,9 +9,9 @@
 
 namespace qf {
 
-/// fp8 `mma.sync` on Hopper and B200, 32 products: the operands become fp16, the products with k mod 4 in {0, 1} and then those
-/// with k mod 4 in {2, 3} go through the fp16 unit, and c is added last, rounded to nearest (Khattak & Mikaitis; facts 1.5).
-/// count <= 32; missing products count as zero.
+/// fp8 `mma.sync` on Hopper and B200, 32 products: the operands become fp16, the products with k mod 4 in {0, 1} and
+/// then those with k mod 4 in {2, 3} go through the fp16 unit, and c is added last, rounded to nearest (Khattak &
+/// Mikaitis; facts 1.5). count <= 32; missing products count as zero.
 QF_HD inline float fp8_through_fp16(const MatrixUnit& unit, const float* a, const float* b, int count, float c) {
   float h = 0.0f;
   for (int group = 0; group < 2; ++group) {
@@ -28,15 +29,16 @@ QF_HD inline float fp8_through_fp16(const MatrixUnit& unit, const float* a, cons
   return sum == sum ? sum : bits_float(0x7FFFFFFFu);
 }
 
-/// Operands as fp32 numbers of the unit's formats, [count][length] each; c and result [count]. Steps run over k ascending; a
-/// last step shorter than unit.step() counts as padded with zeros. tf32 operands are cut to 19 bits, as the unit reads them.
+/// Operands as fp32 numbers of the unit's formats, [count][length] each; c and result [count]. Steps run over k
+/// ascending; a last step shorter than unit.step() counts as padded with zeros. tf32 operands are cut to 19 bits, as
+/// the unit reads them.
 void dot_add_rows(const DeviceUnit& unit, const float* a, const float* b, const float* c, int64_t count, int64_t length,
                   float* result);
 /// The integer unit: exact, wrapping modulo 2^32.
 void dot_add_rows(const float* a, const float* b, const int32_t* c, int64_t count, int64_t length, int32_t* result);
 
-/// Index of the first value that the format cannot hold, or -1. NaN and Inf belong to every format that has them; tf32 reads any
-/// fp32. int8: whole numbers of -128 .. 127.
+/// Index of the first value that the format cannot hold, or -1. NaN and Inf belong to every format that has them; tf32
+/// reads any fp32. int8: whole numbers of -128 .. 127.
 int64_t first_unrepresentable(InputFormat format, const float* values, int64_t count);
 int64_t first_unrepresentable(OutputFormat format, const float* values, int64_t count);
 

@@ -14,21 +14,6 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 int lowest_exponent(DType dtype) { return dtype == DType::fp16 ? -14 : -126; }
 
-/// Adds one block to the four sums of a quad: thread t owns columns j with (j mod 8) / 2 == t and adds them ascending. An
-/// earlier sum is rescaled in the same fma that adds the first column. n is a multiple of 8.
-void add_quads(const float* p, int64_t n, bool first_block, float rescale, float* sums) {
-  for (int t = 0; t < 4; ++t) {
-    sums[t] = first_block ? p[2 * t] : flush_subnormal(std::fma(rescale, sums[t], p[2 * t]));
-    sums[t] += p[2 * t + 1];
-  }
-  for (int64_t j = 8; j < n; j += 8) {
-    for (int t = 0; t < 4; ++t) {
-      sums[t] += p[j + 2 * t];
-      sums[t] += p[j + 2 * t + 1];
-    }
-  }
-}
-
 }  // namespace
 
 FlashQueries load_queries(const OperatorContext& context, const AttentionArgs& args, int64_t sequence, int64_t kv_head,
@@ -107,7 +92,7 @@ void FlashRows::softmax_row(int64_t row, int64_t visible, int64_t padded) {
   const float offset = largest == kMinusInfinity ? 0.0f : flush_subnormal(flush_subnormal(largest) * log2_scale_);
   ops.exp2_scaled(*context_.sfu, s, log2_scale_, offset, visible, p);
   std::fill(p + visible, p + padded, 0.0f);
-  add_quads(p, padded, first_block, rescale, sums_.data() + row * 4);
+  ops.quad_sums(p, padded, first_block, rescale, sums_.data() + row * 4);
   ops.round(args_.dtype, p, visible);  // the sum above is of the unrounded numbers
 }
 

@@ -1,5 +1,4 @@
 // PyTorch's cunn_SoftMaxForward as vLLM runs it on the logits: 1,024 threads, vectors of 8, CUDA's expf and logf.
-#include <cmath>
 #include <vector>
 
 #include "numerics/cuda_math.h"
@@ -14,16 +13,9 @@ constexpr int kThreads = 1024;
 constexpr int kVector = 8;
 
 /// Each thread's sum over its vectors t, t + 1024, ..., then two rounds of warp shuffles.
-float exp_sum(const float* scale, const float* mantissa, int64_t columns) {
+float exp_sum(const VectorOps& ops, const float* scale, const float* mantissa, int64_t columns) {
   float partial[kThreads];
-  for (int thread = 0; thread < kThreads; ++thread) {
-    float sum = 0.0f;
-    for (int64_t first = int64_t{thread} * kVector; first < columns; first += int64_t{kThreads} * kVector) {
-      const int64_t end = first + kVector < columns ? first + kVector : columns;
-      for (int64_t i = first; i < end; ++i) sum = std::fma(scale[i], mantissa[i], sum);
-    }
-    partial[thread] = sum;
-  }
+  ops.thread_exp_sums(scale, mantissa, columns, kThreads, partial);
   float warps[kWarp];
   for (int warp = 0; warp < kWarp; ++warp) warps[warp] = warp_sum_descending(partial + warp * kWarp);
   return warp_sum_descending(warps);
@@ -40,7 +32,7 @@ void log_softmax_torch(const OperatorContext& context, const LogSoftmaxArgs& arg
     ops.widen(args.dtype, static_cast<const uint16_t*>(args.logits) + row * args.stride, args.columns, out);
     const float largest = ops.max(out, args.columns);
     ops.exp_parts(*context.sfu, out, largest, args.columns, scale.data(), mantissa.data());
-    const float log_sum = cuda_logf(exp_sum(scale.data(), mantissa.data(), args.columns));
+    const float log_sum = cuda_logf(exp_sum(ops, scale.data(), mantissa.data(), args.columns));
     for (size_t i = 0; i < size; ++i) out[i] = (out[i] - largest) - log_sum;
   });
 }

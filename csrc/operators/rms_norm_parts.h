@@ -1,7 +1,6 @@
 // What vLLM's two RMS-norm kernels have in common.
 #pragma once
 
-#include <numeric>
 #include <string>
 
 #include "numerics/cuda_math.h"
@@ -11,9 +10,6 @@ namespace qf {
 
 /// The launch's thread limit; rows count heads too (they are blocks of the grid).
 inline int thread_limit(int64_t rows) { return rows < 256 ? 1024 : 256; }
-
-/// Elements a thread reads at once: 16 bytes where the row length allows.
-inline int64_t vector_length(int64_t columns) { return std::gcd<int64_t>(8, columns); }
 
 /// out = (x * s) * weight, rounded once to the storage format.
 inline void apply_norm(const SfuView& sfu, float square_total, int64_t columns, float epsilon, const float* weight, float* x) {

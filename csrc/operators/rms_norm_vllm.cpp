@@ -1,6 +1,6 @@
 // vLLM 0.21's rms_norm CUDA kernel.
 #include <algorithm>
-#include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "operators/block_reduce.h"
@@ -11,18 +11,15 @@
 namespace qf {
 namespace {
 
-/// Sum of squares of a row as rms_norm adds them: a chain of fma per thread, over its vectors t, t + threads, ...
-float square_sum(const float* x, int64_t columns, int limit, float* partial) {
-  const int64_t length = vector_length(columns);
-  const int64_t vectors = columns / length;
+/// Elements a thread reads at once: 16 bytes where the row length allows.
+int64_t vector_length(int64_t columns) { return std::gcd<int64_t>(8, columns); }
+
+/// Sum of squares of a row: a chain of fma per thread, over its vectors t, t + threads, ...
+float square_sum(const VectorOps& ops, const float* x, int64_t columns, int limit) {
+  const int64_t length = vector_length(columns), vectors = columns / length;
   const int threads = static_cast<int>(std::min<int64_t>(vectors, limit));
-  for (int thread = 0; thread < threads; ++thread) {
-    float sum = 0.0f;
-    for (int64_t vector = thread; vector < vectors; vector += threads) {
-      for (int64_t i = vector * length; i < (vector + 1) * length; ++i) sum = std::fma(x[i], x[i], sum);
-    }
-    partial[thread] = sum;
-  }
+  float partial[1024];
+  ops.thread_square_sums(x, length, vectors, threads, partial);
   return block_sum_cub(partial, threads);
 }
 
@@ -36,9 +33,8 @@ void rms_norm_vllm(const OperatorContext& context, const RmsNormArgs& args) {
   context.pool->run(args.rows, [&](int64_t row) {
     const int64_t offset = row / args.inner_rows * args.stride + row % args.inner_rows * args.inner_stride;
     std::vector<float> x(static_cast<size_t>(args.columns));
-    float partial[1024];
     ops.widen(args.dtype, static_cast<const uint16_t*>(args.x) + offset, args.columns, x.data());
-    const float total = square_sum(x.data(), args.columns, limit, partial);
+    const float total = square_sum(ops, x.data(), args.columns, limit);
     apply_norm(*context.sfu, total, args.columns, args.epsilon, weight.data(), x.data());
     ops.narrow(args.dtype, x.data(), args.columns, static_cast<uint16_t*>(args.out) + offset);
   });

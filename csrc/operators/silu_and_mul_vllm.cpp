@@ -1,6 +1,5 @@
 // vLLM 0.21's act_and_mul kernel: x / (1 + exp(-x)) by CUDA's expf and an IEEE division, rounded to the storage format before
 // the product with `up`.
-#include <cmath>
 #include <vector>
 
 #include "operators/silu_and_mul.h"
@@ -19,7 +18,7 @@ void silu_and_mul_vllm(const OperatorContext& context, const SiluAndMulArgs& arg
     ops.widen(args.dtype, x + n, n, up.data());
     for (size_t i = 0; i < size; ++i) negative[i] = -gate[i];
     ops.exp_parts(*context.sfu, negative.data(), 0.0f, n, scale.data(), mantissa.data());
-    for (size_t i = 0; i < size; ++i) gate[i] = gate[i] / std::fma(scale[i], mantissa[i], 1.0f);
+    ops.divide_by_one_plus(gate.data(), scale.data(), mantissa.data(), n);
     ops.round(args.dtype, gate.data(), n);
     for (size_t i = 0; i < size; ++i) gate[i] *= up[i];
     ops.narrow(args.dtype, gate.data(), n, static_cast<uint16_t*>(args.out) + row * n);

@@ -4,9 +4,14 @@
 
 namespace qf {
 
-const VectorOps& vector_ops(Isa /*isa*/) {
-  static const VectorOps ops{widen, narrow, round, max, row_exponents, exp_parts, exp2_scaled, scale_flushed, rotate};
-  return ops;
+const VectorOps kVectorOpsPortable = QF_VECTOR_OPS;
+
+const VectorOps& vector_ops(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::avx512) return kVectorOpsAvx512;
+  if (isa == Isa::avx2) return kVectorOpsAvx2;
+#endif
+  return kVectorOpsPortable;
 }
 
 }  // namespace qf

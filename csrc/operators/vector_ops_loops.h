@@ -1,5 +1,9 @@
 // The loops behind vector_ops.h. Included once per instruction set by vector_ops*.cpp, which set the compiler's flags; in an
 // unnamed namespace, so that no copy for a larger instruction set can be linked in place of the baseline's.
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
 #include <cmath>
 #include <limits>
 
@@ -13,28 +17,55 @@ namespace {
 
 inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
 
+#if defined(__F16C__)
+/// Eight fp16 numbers; NaN without its payload, as base/half.h has it.
+inline __m128i narrow_half(__m256 x) {
+  const __m128i half = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m128i magnitude = _mm_and_si128(half, _mm_set1_epi16(0x7FFF));
+  const __m128i nan = _mm_cmpgt_epi16(magnitude, _mm_set1_epi16(0x7C00));
+  const __m128i plain = _mm_or_si128(_mm_and_si128(half, _mm_set1_epi16(static_cast<int16_t>(0x8000))), _mm_set1_epi16(0x7E00));
+  return _mm_blendv_epi8(half, plain, nan);
+}
+#endif
+
 void widen(DType dtype, const uint16_t* in, int64_t n, float* out) {
+  int64_t i = 0;
   if (dtype == DType::bf16) {
-    for (int64_t i = 0; i < n; ++i) out[i] = bf16_to_float(in[i]);
-  } else {
-    for (int64_t i = 0; i < n; ++i) out[i] = half_to_float(in[i]);
+    for (; i < n; ++i) out[i] = bf16_to_float(in[i]);
+    return;
   }
+#if defined(__F16C__)
+  for (; i + 8 <= n; i += 8) {
+    _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i))));
+  }
+#endif
+  for (; i < n; ++i) out[i] = half_to_float(in[i]);
 }
 
 void narrow(DType dtype, const float* in, int64_t n, uint16_t* out) {
+  int64_t i = 0;
   if (dtype == DType::bf16) {
-    for (int64_t i = 0; i < n; ++i) out[i] = float_to_bf16(in[i]);
-  } else {
-    for (int64_t i = 0; i < n; ++i) out[i] = float_to_half(in[i]);
+    for (; i < n; ++i) out[i] = float_to_bf16(in[i]);
+    return;
   }
+#if defined(__F16C__)
+  for (; i + 8 <= n; i += 8) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), narrow_half(_mm256_loadu_ps(in + i)));
+  }
+#endif
+  for (; i < n; ++i) out[i] = float_to_half(in[i]);
 }
 
 void round(DType dtype, float* values, int64_t n) {
+  int64_t i = 0;
   if (dtype == DType::bf16) {
-    for (int64_t i = 0; i < n; ++i) values[i] = round_to_bf16(values[i]);
-  } else {
-    for (int64_t i = 0; i < n; ++i) values[i] = round_to_half(values[i]);
+    for (; i < n; ++i) values[i] = round_to_bf16(values[i]);
+    return;
   }
+#if defined(__F16C__)
+  for (; i + 8 <= n; i += 8) _mm256_storeu_ps(values + i, _mm256_cvtph_ps(narrow_half(_mm256_loadu_ps(values + i))));
+#endif
+  for (; i < n; ++i) values[i] = round_to_half(values[i]);
 }
 
 float max(const float* in, int64_t n) {
@@ -70,5 +101,59 @@ void rotate(const float* x, const float* y, const float* cosine, const float* si
   }
 }
 
+void divide_by_one_plus(float* gate, const float* scale, const float* mantissa, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) gate[i] = gate[i] / std::fma(scale[i], mantissa[i], 1.0f);
+}
+
+void thread_exp_sums(const float* scale, const float* mantissa, int64_t n, int threads, float* sums) {
+  constexpr int64_t kVector = 8;
+  for (int thread = 0; thread < threads; ++thread) {
+    float sum = 0.0f;
+    for (int64_t first = thread * kVector; first < n; first += threads * kVector) {
+      const int64_t end = first + kVector < n ? first + kVector : n;
+      for (int64_t i = first; i < end; ++i) sum = std::fma(scale[i], mantissa[i], sum);
+    }
+    sums[thread] = sum;
+  }
+}
+
+void thread_square_sums(const float* x, int64_t length, int64_t vectors, int threads, float* sums) {
+  for (int thread = 0; thread < threads; ++thread) {
+    float sum = 0.0f;
+    for (int64_t vector = thread; vector < vectors; vector += threads) {
+      for (int64_t i = vector * length; i < (vector + 1) * length; ++i) sum = std::fma(x[i], x[i], sum);
+    }
+    sums[thread] = sum;
+  }
+}
+
+void thread_pair_sums(const float* x, int64_t vectors, int threads, float* sums) {
+  for (int thread = 0; thread < threads; ++thread) {
+    float sum = 0.0f;
+    for (int64_t vector = thread; vector < vectors; vector += threads) {
+      const float* v = x + vector * 8;
+      float pairs = std::fma(v[0], v[0], v[1] * v[1]);
+      for (int j = 2; j < 8; j += 2) pairs = pairs + std::fma(v[j], v[j], v[j + 1] * v[j + 1]);
+      sum = pairs + sum;
+    }
+    sums[thread] = sum;
+  }
+}
+
+void quad_sums(const float* p, int64_t n, bool first_block, float rescale, float* sums) {
+  float s[4];
+  for (int t = 0; t < 4; ++t) {
+    s[t] = (first_block ? p[2 * t] : flushed(std::fma(rescale, sums[t], p[2 * t]))) + p[2 * t + 1];
+  }
+  for (int64_t j = 8; j < n; j += 8) {
+    for (int t = 0; t < 4; ++t) s[t] = (s[t] + p[j + 2 * t]) + p[j + 2 * t + 1];
+  }
+  for (int t = 0; t < 4; ++t) sums[t] = s[t];
+}
+
 }  // namespace
 }  // namespace qf
+
+#define QF_VECTOR_OPS                                                                                                      \
+  {widen,  narrow,             round,           max,                row_exponents,    exp_parts, exp2_scaled, scale_flushed, \
+   rotate, divide_by_one_plus, thread_exp_sums, thread_square_sums, thread_pair_sums, quad_sums}

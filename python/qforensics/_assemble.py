@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from qforensics import _core
 from qforensics.checkpoints import Checkpoint, DenseLinear, ModelConfig, QuantizedLinear
 
-__all__ = ["assemble", "engine_config"]
+__all__ = ["assemble", "engine_config", "stored"]
 
 Progress = Callable[[int, int], None]
 _MERGED = {  # vLLM merges these: the kernels see the sum of their columns
@@ -34,7 +35,7 @@ def engine_config(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _stored(array: np.ndarray, dtype: str) -> np.ndarray:
+def stored(array: np.ndarray, dtype: str) -> np.ndarray:
     """An array in the engine's storage: float32, or the bits of a 16-bit float (one rounding to nearest where it changes)."""
     import ml_dtypes
 
@@ -74,36 +75,38 @@ def _merge(linears: Sequence[QuantizedLinear | DenseLinear]) -> QuantizedLinear 
     )
 
 
-def _set_linear(engine: Any, name: str, layer: int, kernel: str, options: Mapping[str, Any], linear: QuantizedLinear | DenseLinear, dtype: str) -> None:
-    bias = None if linear.bias is None else _stored(linear.bias, dtype)
+def _set_linear(engine: Any, name: str, layer: int, kernel: str, linear: QuantizedLinear | DenseLinear, dtype: str) -> None:
+    options = _core.KernelOptions()
+    bias = None if linear.bias is None else stored(linear.bias, dtype)
     if isinstance(linear, DenseLinear):
-        weight = linear.weight
-        stored = "bfloat16" if dtype == "bfloat16" or weight.dtype.name == "bfloat16" else "float16"
-        name_of = {"float16": "fp16", "bfloat16": "bf16"}[stored]
-        engine.set_dense(name, layer, kernel, dict(options), _stored(weight, stored), name_of, bias)
-        return
-    if linear.bits != 4:
+        wide = dtype == "bfloat16" or linear.weight.dtype.name == "bfloat16"
+        packed = _core.pack_dense(stored(linear.weight, "bfloat16" if wide else "float16"), "bf16" if wide else "fp16")
+        options.transposed = True  # a linear layer's weight lies as [N, K]
+    elif linear.bits == 4:
+        scales = np.ascontiguousarray(linear.scales)
+        options.symmetric = bool((linear.zeros == 8).all())
+        options.offsets = linear.offsets is not None
+        packed = _core.pack_codes(
+            np.ascontiguousarray(linear.codes),
+            np.ascontiguousarray(linear.zeros),
+            scales.view(np.uint16),
+            "bf16" if scales.dtype.name == "bfloat16" else "fp16",
+            linear.group_size,
+            linear.offsets,
+            linear.group_index,
+        )
+    else:
         raise ValueError(f"{name} of layer {layer}: the kernels take 4-bit codes, found {linear.bits}-bit ones")
-    weight_arrays = {
-        "codes": np.ascontiguousarray(linear.codes),
-        "zeros": np.ascontiguousarray(linear.zeros),
-        "scales": np.ascontiguousarray(linear.scales).view(np.uint16),
-        "scale_dtype": "bf16" if linear.scales.dtype.name == "bfloat16" else "fp16",
-        "offsets": linear.offsets,
-        "group_index": linear.group_index,
-    }
-    engine.set_codes(name, layer, kernel, dict(options), weight_arrays, bias)
+    engine.set_linear(name, layer, kernel, options, packed, bias)
 
 
-def assemble(engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: str, options: Mapping[str, Any], dtype: str, progress: Progress | None = None) -> None:
+def assemble(engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: str, dtype: str, progress: Progress | None = None) -> None:
     """Read every weight of the checkpoint into the engine.
 
     Parameters
     ----------
     kernel, dense_kernel
         Names of kernels.def for quantized and for dense layers.
-    options
-        Kernel options of the quantized layers.
     dtype
         Of activations: 'float16', 'bfloat16' or 'float32'.
     """
@@ -112,18 +115,18 @@ def assemble(engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: 
         prefix = f"model.layers.{layer}."
         for name, parts in _MERGED.items():
             linear = _merge([checkpoint.linear(prefix + part) for part in parts])
-            dense = isinstance(linear, DenseLinear)
-            _set_linear(engine, name, layer, dense_kernel if dense else kernel, {} if dense else options, linear, dtype)
-        engine.set_tensor("input_norm", layer, _stored(checkpoint.tensor(prefix + "input_layernorm.weight"), dtype))
-        engine.set_tensor("post_attention_norm", layer, _stored(checkpoint.tensor(prefix + "post_attention_layernorm.weight"), dtype))
+            chosen = dense_kernel if isinstance(linear, DenseLinear) else kernel
+            _set_linear(engine, name, layer, chosen, linear, dtype)
+        engine.set_tensor("input_norm", layer, stored(checkpoint.tensor(prefix + "input_layernorm.weight"), dtype))
+        engine.set_tensor("post_attention_norm", layer, stored(checkpoint.tensor(prefix + "post_attention_layernorm.weight"), dtype))
         if config.qk_norm:
-            engine.set_tensor("q_norm", layer, _stored(checkpoint.tensor(prefix + "self_attn.q_norm.weight"), dtype))
-            engine.set_tensor("k_norm", layer, _stored(checkpoint.tensor(prefix + "self_attn.k_norm.weight"), dtype))
+            engine.set_tensor("q_norm", layer, stored(checkpoint.tensor(prefix + "self_attn.q_norm.weight"), dtype))
+            engine.set_tensor("k_norm", layer, stored(checkpoint.tensor(prefix + "self_attn.k_norm.weight"), dtype))
         if progress:
             progress(layer + 1, config.num_layers + 1)
-    engine.set_tensor("final_norm", -1, _stored(checkpoint.tensor("model.norm.weight"), dtype))
-    _set_linear(engine, "lm_head", -1, dense_kernel, {}, checkpoint.linear("lm_head"), dtype)
+    engine.set_tensor("final_norm", -1, stored(checkpoint.tensor("model.norm.weight"), dtype))
+    _set_linear(engine, "lm_head", -1, dense_kernel, checkpoint.linear("lm_head"), dtype)
     if not config.tie_embeddings:
-        engine.set_tensor("embedding", -1, _stored(checkpoint.tensor("model.embed_tokens.weight"), dtype))
+        engine.set_tensor("embedding", -1, stored(checkpoint.tensor("model.embed_tokens.weight"), dtype))
     if progress:
         progress(config.num_layers + 1, config.num_layers + 1)

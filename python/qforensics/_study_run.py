@@ -73,6 +73,12 @@ class StudyRun:
             name = "/".join(map(str, cell))
             self.progress(Progress(self.done, self.total, name, time.monotonic() - self.started))
 
+    def end(self) -> None:
+        """Tell the progress that nothing is left; what failed was not counted before."""
+        if self.done < self.total:
+            self.done = self.total - 1
+            self.finished(("end",))
+
     def fail(self, variant: str, stage: str, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
         self.errors.append(StudyError(variant, stage, text))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qforensics import _core, _html
-from qforensics.trace import LogprobRows, Trace
+from qforensics.trace import PHASES, LogprobRows, Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +25,6 @@ __all__ = [
     "compare",
     "pool",
 ]
-
-PHASES = ("prefill", "decode")
 
 
 @dataclass(frozen=True)
@@ -165,16 +163,6 @@ class Comparison:
         return _html.section(repr(self), _html.table(rows, head=("", *PHASES)))
 
 
-def _on_path(trace: Trace, key: str) -> dict[str, tuple[str, ...]]:
-    """Names under a provenance key per phase; decode inherits prefill's, whose keys and values it reads."""
-    recorded = trace.provenance.get(key) or {}
-    if not isinstance(recorded, dict) or not set(recorded) <= set(PHASES):
-        raise ValueError(f"provenance {key!r}: expected an object with 'prefill' and 'decode', found {recorded!r}")
-    prefill = set(map(str, recorded.get("prefill", ())))
-    decode = prefill | set(map(str, recorded.get("decode", ())))
-    return {"prefill": tuple(sorted(prefill)), "decode": tuple(sorted(decode))}
-
-
 def _phase(first: LogprobRows, second: LogprobRows, rows: int, top_k: int, l2_top: int) -> PhaseComparison:
     raw = _core.compare_rows(first.arrays(), second.arrays(), rows=rows, top_k=top_k, l2_top=l2_top)
     difference = None
@@ -234,8 +222,9 @@ def compare(first: Trace, second: Trace, *, l2_top: int | None = None) -> Compar
     Examples
     --------
     >>> import qforensics as qf
-    >>> machete, fa2 = (qf.import_trace(f"tests/data/traces/{name}.json") for name in ("awq_marlin", "awq_marlin-fa2"))
-    >>> qf.compare(machete, fa2)
+    >>> folder = "tests/data/traces/vllm-0.21.0-h200"
+    >>> fa3, fa2 = (qf.import_trace(f"{folder}/{name}.json") for name in ("awq_marlin", "awq_marlin-fa2"))
+    >>> qf.compare(fa3, fa2)
     Comparison(prefill 0 of 756 differ, decode 0 of 640 differ)
     """
     if first.top_k != second.top_k:
@@ -252,8 +241,8 @@ def compare(first: Trace, second: Trace, *, l2_top: int | None = None) -> Compar
         decode=_phase(first.decode, second.decode, decode_rows, first.top_k, top),
         divergence=_divergence(first, second, generated) if same_prompt else None,
         prompt_divergence=None if same_prompt else prompt_at,
-        racing=_on_path(second, "racing"),
-        unconfirmed=_on_path(second, "unconfirmed"),
+        racing=second.on_path("racing"),
+        unconfirmed=second.on_path("unconfirmed"),
         digests=(first.digest, second.digest),
     )
 

@@ -125,8 +125,8 @@ def device(name: str) -> DeviceProfile:
     Parameters
     ----------
     name
-        ``"h200"``, ``"A100"``, ``"a100-sxm4-80gb"``, ``"NVIDIA A100-SXM4-80GB"``, ... A name that fits several devices means the
-        first of them in `devices` (``"A100"``: ``a100-sxm4-80gb``).
+        ``"h200"``, ``"A100"``, ``"a100-sxm4-80gb"``, ``"NVIDIA A100-SXM4-80GB"``, ... A name that fits several devices
+        means the first of them in `devices` (``"A100"``: ``a100-sxm4-80gb``).
 
     Raises
     ------

@@ -35,8 +35,7 @@ class _Reader:
         self.path = path
 
     def refuse(self, where: str, expected: object, found: object) -> NoReturn:
-        text = repr(found) if isinstance(found, str) else str(found)
-        raise ImportFormatError(f"{self.path}: {where}: expected {expected}, found {text[:200]}")
+        raise ImportFormatError(f"{self.path}: {where}: expected {expected}, found {str(found)[:200]}")
 
     def get(self, value: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
         if key not in value or not isinstance(value[key], kind):
@@ -189,7 +188,7 @@ def import_trace(path: str | os.PathLike[str], index: int = 0, *, part: str | No
 
     Examples
     --------
-    >>> trace = import_trace("tests/data/traces/awq.json", 0)
+    >>> trace = import_trace("tests/data/traces/vllm-0.21.0-h200/awq.json", 0)
     >>> trace.provenance["variant"], trace.prefill.rows, trace.decode.rows
     ('awq', 37, 32)
     """

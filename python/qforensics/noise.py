@@ -11,8 +11,8 @@ import numpy as np
 
 from qforensics import _core, _html
 from qforensics._json import canonical_json
-from qforensics.comparison import PHASES, Comparison, PhaseSummary, compare, pool
-from qforensics.trace import Trace
+from qforensics.comparison import Comparison, PhaseSummary, compare, pool
+from qforensics.trace import PHASES, Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,10 +129,7 @@ def _pair(prompt: int, first: int, second: int, comparison: Comparison) -> PairD
 
 
 def _cause(traces: Sequence[Trace]) -> str | None:
-    names: set[str] = set()
-    for trace in traces:
-        for listed in (trace.provenance.get("racing") or {}).values():
-            names.update(map(str, listed))
+    names = {name for trace in traces for name in trace.on_path("racing")["decode"]}
     return f"{RACING} ({', '.join(sorted(names))})" if names else None
 
 

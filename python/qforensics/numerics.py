@@ -26,25 +26,26 @@ def fused_dot_add(
 ) -> NDArray[Any]:
     """``c + a . b`` along the last axis, as a GPU's matrix unit computes it.
 
-    Steps of the unit run over k ascending, each one fused: products and accumulator are cut to a common grid, added exactly
-    and rounded once. The exact oracle runs, not a fast form.
+    Steps of the unit run over k ascending, each one fused: products and accumulator are cut to a common grid, added
+    exactly and rounded once. The exact oracle runs, not a fast form.
 
     Parameters
     ----------
     a, b
-        float32 [..., K], equal shapes, holding values of `dtype`. tf32 reads any float32 and drops its low 13 bits, as the
-        hardware does. K is a multiple of the unit's step; a shorter last step counts as padded with zeros.
+        float32 [..., K], equal shapes, holding values of `dtype`. tf32 reads any float32 and drops its low 13 bits, as
+        the hardware does. K is a multiple of the unit's step; a shorter last step counts as padded with zeros.
     c
         float32 [...], the accumulator's start; holding fp16 values when `out` is ``"fp16"``.
     unit
         A GPU, by any name that `qforensics.devices.device` knows, alone (``"h100"``: its mma.sync) or with the kind of
-        instruction (``"h100:wgmma"``, ``"b200:tcgen05"``); a profile; or explicit numbers. fp8 on ``"h100"``, ``"h200"`` and ``"b200"``
-        is mma.sync's detour through fp16 (32 products a step, c added last); ``"h100:wgmma"`` is the native fp8 unit.
+        instruction (``"h100:wgmma"``, ``"b200:tcgen05"``); a profile; or explicit numbers. fp8 on ``"h100"``,
+        ``"h200"`` and ``"b200"`` is mma.sync's detour through fp16 (32 products a step, c added last);
+        ``"h100:wgmma"`` is the native fp8 unit.
     dtype
         ``"fp16"``, ``"bf16"``, ``"tf32"``, ``"e4m3"``, ``"e5m2"`` or ``"int8"``.
     out
-        ``"fp32"`` or ``"fp16"``: the format of the accumulator and of every step's result. ``"int8"`` sums exactly in int32:
-        ``"int32"`` returns that, ``"fp32"`` the same numbers where float32 holds them.
+        ``"fp32"`` or ``"fp16"``: the format of the accumulator and of every step's result. ``"int8"`` sums exactly in
+        int32: ``"int32"`` returns that, ``"fp32"`` the same numbers where float32 holds them.
 
     Returns
     -------

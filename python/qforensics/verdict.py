@@ -8,8 +8,9 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from qforensics import _html
-from qforensics.comparison import PHASES, Comparison
+from qforensics.comparison import Comparison
 from qforensics.noise import NoiseFloor
+from qforensics.trace import PHASES
 
 __all__ = ["HypothesisCount", "Verdict", "judge"]
 

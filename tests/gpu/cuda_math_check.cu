@@ -1,12 +1,15 @@
-// Compares numerics/cuda_math.h, cuda_trig.h and special_function_unit.h with the GPU under it, on the GPU, bit for bit.
+// Compares numerics/cuda_math.h, cuda_trig.h and special_function_unit.h with the GPU under it, on the GPU, bit for
+// bit.
 //
 //   nvcc -std=c++20 -O2 -arch=sm_90 -ftz=false -prec-div=true -prec-sqrt=true -Icsrc tests/gpu/cuda_math_check.cu
-//        csrc/numerics/special_function_unit.cpp csrc/numerics/rope_cache.cpp -o /tmp/cuda_math_check && python tests/gpu/unpack_sfu.py /tmp/sfu &&
+//        csrc/numerics/special_function_unit.cpp csrc/numerics/rope_cache.cpp -o /tmp/cuda_math_check && python
+//        tests/gpu/unpack_sfu.py /tmp/sfu &&
 //   /tmp/cuda_math_check /tmp/sfu
 //
-// (one command; unpack_sfu.py writes the shipped tables as raw files, standard library only). Prints one line per function: inputs
-// compared, mismatches, the first one. Every one-argument function is compared over all 2^32 inputs; powf over 2^32 pairs; the
-// rotary caches over 8,192 positions. NaN compares equal to NaN. Exit status 1 when anything differs.
+// (one command; unpack_sfu.py writes the shipped tables as raw files, standard library only). Prints one line per
+// function: inputs compared, mismatches, the first one. Every one-argument function is compared over all 2^32 inputs;
+// powf over 2^32 pairs; the rotary caches over 8,192 positions. NaN compares equal to NaN. Exit status 1 when anything
+// differs.
 #include <cstdio>
 #include <fstream>
 #include <iterator>
@@ -29,9 +32,24 @@ struct Tally {
   uint32_t x, y, expected, found;
 };
 
-enum Function { kEx2, kRcp, kRsqrt, kLg2, kExpf, kAddExp, kLogf, kRsqrtf, kSinf, kCosf, kPowf, kPowfOrdinary, kFunctions };
-const char* const kNames[] = {"ex2.approx.ftz", "rcp.approx.ftz", "rsqrt.approx.ftz", "lg2.approx.ftz", "expf",       "c + expf",
-                              "logf",           "rsqrtf",         "sinf",             "cosf",           "powf random", "powf ordinary"};
+enum Function {
+  kEx2,
+  kRcp,
+  kRsqrt,
+  kLg2,
+  kExpf,
+  kAddExp,
+  kLogf,
+  kRsqrtf,
+  kSinf,
+  kCosf,
+  kPowf,
+  kPowfOrdinary,
+  kFunctions
+};
+const char* const kNames[] = {"ex2.approx.ftz", "rcp.approx.ftz", "rsqrt.approx.ftz", "lg2.approx.ftz", "expf",
+                              "c + expf",       "logf",           "rsqrtf",           "sinf",           "cosf",
+                              "powf random",    "powf ordinary"};
 
 __device__ uint64_t mix(uint64_t x) {  // splitmix64
   x += 0x9E3779B97F4A7C15ull;
@@ -135,7 +153,8 @@ const T* upload(const T* host, size_t count) {
 
 SfuCurve upload(const SfuCurve& c) { return {upload(c.pieces, 128), upload(c.carries, size_t{1} << 17)}; }
 SfuLogCurve upload(const SfuLogCurve& c) {
-  return {upload(c.nearest, size_t{1} << 19), upload(c.first, (size_t{1} << 17) + 1), upload(c.residual, size_t{1} << 23)};
+  return {upload(c.nearest, size_t{1} << 19), upload(c.first, (size_t{1} << 17) + 1),
+          upload(c.residual, size_t{1} << 23)};
 }
 
 template <int F>
@@ -148,7 +167,8 @@ long run_from(Tally* device) {
     compare<F><<<132 * 16, 256>>>(device);
     cudaMemcpy(&tally, device, sizeof tally, cudaMemcpyDeviceToHost);
     std::printf("%-18s %llu inputs, %llu wrong", kNames[F], tally.inputs, tally.wrong);
-    if (tally.wrong) std::printf(", e.g. (%08x, %08x): GPU %08x, ours %08x", tally.x, tally.y, tally.expected, tally.found);
+    if (tally.wrong)
+      std::printf(", e.g. (%08x, %08x): GPU %08x, ours %08x", tally.x, tally.y, tally.expected, tally.found);
     std::printf("\n");
     std::fflush(stdout);
     return static_cast<long>(tally.wrong != 0) + run_from<F + 1>(device);
@@ -171,7 +191,8 @@ long check_rope(const SfuTables& tables, float theta, int dim) {
     wrong += float_bits(native[i]) != float_bits(ours[i]);
     wrong_half += float_to_half(native[i]) != float_to_half(ours[i]);
   }
-  std::printf("rope cache theta %g, d %d: %zu entries, %ld wrong (%ld in fp16)\n", theta, dim, count, wrong, wrong_half);
+  std::printf("rope cache theta %g, d %d: %zu entries, %ld wrong (%ld in fp16)\n", theta, dim, count, wrong,
+              wrong_half);
   return wrong != 0;
 }
 
@@ -183,12 +204,13 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::string folder = argv[1];
-  const auto e = read<int8_t>(folder + "/ex2_23"), c = read<int8_t>(folder + "/rcp"), q = read<int8_t>(folder + "/rsqrt");
+  const auto e = read<int8_t>(folder + "/ex2_23"), c = read<int8_t>(folder + "/rcp"),
+             q = read<int8_t>(folder + "/rsqrt");
   const auto l = read<uint8_t>(folder + "/lg2"), b = read<uint8_t>(folder + "/lg2_below1");
   const SfuTables tables(SfuDifferences{e, c, q, l, b});
   const SfuView& v = tables.view();
-  const SfuView view{upload(v.ex2_curve), upload(v.rcp_curve), upload(v.rsqrt_even), upload(v.rsqrt_odd), upload(v.lg2_above),
-                     upload(v.lg2_below)};
+  const SfuView view{upload(v.ex2_curve), upload(v.rcp_curve), upload(v.rsqrt_even),
+                     upload(v.rsqrt_odd), upload(v.lg2_above), upload(v.lg2_below)};
   cudaMemcpyToSymbol(device_view, &view, sizeof view);
   Tally* tally = nullptr;
   cudaMalloc(&tally, sizeof(Tally));

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/half.h"
 
 namespace qf {
 namespace {
@@ -44,6 +45,24 @@ std::vector<T> to_panels(const T* source, int64_t rows, int64_t n) {
 }
 
 }  // namespace
+
+void PackedWeight::copy_rows(const int64_t* ids, int64_t count, Format out_format, void* out) const {
+  require(is_dense(), "copy_rows: the weight is quantized");
+  require(out_format == Format::fp32 || out_format == format, "copy_rows: a ", format_name(format), " weight gives no ",
+          format_name(out_format), " rows");
+  for (int64_t i = 0; i < count; ++i) {
+    require(ids[i] >= 0 && ids[i] < n, "copy_rows: row ", ids[i], " of ", n);
+    const uint16_t* column = dense.data() + ids[i] / kPanelWidth * k * kPanelWidth + ids[i] % kPanelWidth;
+    for (int64_t j = 0; j < k; ++j) {
+      const uint16_t bits = column[j * kPanelWidth];
+      if (out_format == Format::fp32) {
+        static_cast<float*>(out)[i * k + j] = format == Format::bf16 ? bf16_to_float(bits) : half_to_float(bits);
+      } else {
+        static_cast<uint16_t*>(out)[i * k + j] = bits;
+      }
+    }
+  }
+}
 
 int64_t PackedWeight::bytes() const {
   return static_cast<int64_t>(codes.size() + zeros.size() + 2 * scales.size() + 4 * offsets.size() + 2 * dense.size() +

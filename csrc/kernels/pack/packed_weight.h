@@ -32,6 +32,8 @@ struct PackedWeight {
   int64_t panels() const { return (n + kPanelWidth - 1) / kPanelWidth; }
   int64_t groups() const { return k / group; }
   int64_t bytes() const;
+  /// Rows ids[0 .. count) of a dense weight ([n][k]) into out, [count][k] in `format` (fp32, or the weight's own).
+  void copy_rows(const int64_t* ids, int64_t count, Format format, void* out) const;
 };
 
 /// Row-major sources. group_index may be null (row k belongs to group k / group); otherwise every group must own

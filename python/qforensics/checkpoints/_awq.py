@@ -30,8 +30,8 @@ class AwqDirectory(PackedDirectory):
     config
         Its model configuration.
     quantization
-        The ``quantization_config`` object: ``bits`` or ``w_bit`` (4), ``group_size`` or ``q_group_size``, ``zero_point``
-        (true), ``version`` ("gemm").
+        The ``quantization_config`` object: ``bits`` or ``w_bit`` (4), ``group_size`` or ``q_group_size``,
+        ``zero_point`` (true), ``version`` ("gemm").
 
     Raises
     ------
@@ -51,7 +51,9 @@ class AwqDirectory(PackedDirectory):
         if version != "gemm":
             raise mismatch(file, "quantization_config.version", expected="'gemm'", found=repr(version))
         if quantization.get("zero_point", True) is not True:
-            raise mismatch(file, "quantization_config.zero_point", expected="true", found=quantization.get("zero_point"))
+            raise mismatch(
+                file, "quantization_config.zero_point", expected="true", found=quantization.get("zero_point")
+            )
         size = quantization.get("group_size", quantization.get("q_group_size"))
         self.group_size = -1 if size == -1 else integer_field({"group_size": size}, "group_size", file)
         super().__init__(path, config, {"method": "awq", "bits": 4, "group_size": self.group_size, "version": version})
@@ -67,11 +69,14 @@ class AwqDirectory(PackedDirectory):
 
     def _read_packed(self, name: str, n: int, k: int) -> QuantizedLinear:
         words, zeros, scales = self.files.read(name + ".qweight", name + ".qzeros", name + ".scales")
-        bad = ~(np.isfinite(scales.astype(np.float32)) & (scales > 0))
+        exact = scales.astype(np.float32)
+        bad = ~(np.isfinite(exact) & (exact > 0))
         if bad.any():
             place = [int(i) for i in np.argwhere(bad)[0]]
             file = self.files.info[name + ".scales"].file
-            raise mismatch(file, name + ".scales", expected="finite, positive values", found=f"{scales[tuple(place)]} at {place}")
+            raise mismatch(
+                file, name + ".scales", expected="finite, positive values", found=f"{exact[tuple(place)]} at {place}"
+            )
         return QuantizedLinear(
             unpack_bits(words.view(np.int32), order=AWQ_ORDER),
             unpack_bits(zeros.view(np.int32), order=AWQ_ORDER),

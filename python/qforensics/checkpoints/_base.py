@@ -1,7 +1,8 @@
 """What every checkpoint can do, and what is checked of every one."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from qforensics.checkpoints._errors import CheckpointError, mismatch
 from qforensics.checkpoints._types import Array, DenseLinear, QuantizedLinear
 
 __all__ = ["Checkpoint"]
+
+_LAYER = re.compile(r"(?:model\.layers|blk)\.([0-9]{1,9})\.")
 
 
 class Checkpoint(ABC):
@@ -23,7 +26,8 @@ class Checkpoint(ABC):
         ``'awq'``, ``'gptq'``, ``'compressed-tensors'``, ``'torchao'``, ``'openvino'``, ``'gguf'`` or ``'hf'``.
     config : ModelConfig
     quantization : dict
-        What the checkpoint says of its quantization: ``bits``, ``group_size`` and the format's own flags; empty for ``'hf'``.
+        What the checkpoint says of its quantization: ``method``, ``bits``, ``group_size``, the format's own flags;
+        empty for ``'hf'``.
     names : tuple of str
         Tensors that `tensor` reads: embedding, norms, biases.
     linear_names : tuple of str
@@ -57,6 +61,14 @@ class Checkpoint(ABC):
         for name, (n, k) in self.config.linear_shapes():
             if name != "lm_head" or not self.config.tie_embeddings:
                 self._check_linear(name, n, k)
+        for stored in self._stored_names():
+            match = _LAYER.match(stored)
+            if match and int(match[1]) >= self.config.num_layers:
+                raise mismatch(self.path, stored, expected=f"layers below {self.config.num_layers}", found=match[1])
+
+    @abstractmethod
+    def _stored_names(self) -> Iterable[str]:
+        """All tensors of the headers, as the format names them."""
 
     @abstractmethod
     def _check_tensor(self, name: str, shape: tuple[int, ...]) -> None:
@@ -111,17 +123,20 @@ class Checkpoint(ABC):
             raise KeyError(f"{self.path}: no linear layer {name!r}; see `linear_names`")
         n, k = self._linear_shapes[name]
         try:
-            layer = self._read_tied() if name == "lm_head" and self.config.tie_embeddings else self._read_linear(name, n, k)
+            tied = name == "lm_head" and self.config.tie_embeddings
+            layer = self._read_tied() if tied else self._read_linear(name, n, k)
         except CheckpointError:
             raise
         except ValueError as error:
             raise CheckpointError(f"{self.path}: {name}: {error}") from None
         if (layer.out_features, layer.in_features) != (n, k):
-            raise mismatch(self.path, name, expected=f"[N, K] = [{n}, {k}]", found=[layer.out_features, layer.in_features])
+            found = [layer.out_features, layer.in_features]
+            raise mismatch(self.path, name, expected=f"[N, K] = [{n}, {k}]", found=found)
         return layer
 
     def _read_tied(self) -> QuantizedLinear | DenseLinear:
         return DenseLinear(self.tensor("model.embed_tokens.weight"))
 
     def __repr__(self) -> str:
-        return f"<{self.format} checkpoint {self.path.name}: {self.config.architecture}, {self.config.num_layers} layers, {self.bytes_on_disk / 1e6:.0f} MB>"
+        model = f"{self.config.architecture}, {self.config.num_layers} layers"
+        return f"<{self.format} checkpoint {self.path.name}: {model}, {self.bytes_on_disk / 1e6:.0f} MB>"

@@ -1,6 +1,7 @@
 """Small integers in int32 words: the packings that the checkpoint formats are made of.
 
-Value i of a row starts at bit ``i * bits`` of the row's little-endian bit stream; AWQ permutes the eight values of a word.
+Value i of a row starts at bit ``i * bits`` of the row's little-endian bit stream; AWQ permutes the eight values of a
+word.
 Source: facts/kernels-and-formats.md section 1 (3-bit values straddle words exactly as a bit stream does).
 """
 
@@ -40,7 +41,7 @@ def unpack_bits(
 def pack_bits(
     values: npt.NDArray[np.uint8], bits: int = 4, order: tuple[int, ...] = PLAIN_ORDER
 ) -> npt.NDArray[np.int32]:
-    """Inverse of `unpack_bits`: uint8 [..., M], values below ``2**bits``, M * bits a multiple of 32; int32 [..., M * bits / 32]."""
+    """Inverse of `unpack_bits`: uint8 [..., M], values below ``2**bits``, M * bits a multiple of 32."""
     lead = values.shape[:-1]
     if bits == 4:
         eights = values.reshape(*lead, -1, 8)

@@ -26,8 +26,9 @@ _SCALES = ("F16", "BF16")
 
 def _weight_scheme(quantization: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
     """The one weight scheme of the configuration."""
-    if quantization.get("format") != "pack-quantized":
-        raise mismatch(file, "quantization_config.format", expected="'pack-quantized'", found=repr(quantization.get("format")))
+    form = quantization.get("format")
+    if form != "pack-quantized":
+        raise mismatch(file, "quantization_config.format", expected="'pack-quantized'", found=repr(form))
     groups = quantization.get("config_groups")
     if not isinstance(groups, dict) or len(groups) != 1:
         raise mismatch(file, "quantization_config.config_groups", expected="one group", found=groups)
@@ -57,7 +58,8 @@ class CompressedTensorsDirectory(PackedDirectory):
     Raises
     ------
     CheckpointError
-        Another format, several schemes, quantized activations, other widths or strategies; tensors that contradict them.
+        Another format, several schemes, quantized activations, other widths or strategies; tensors that contradict
+        them.
     """
 
     format = "compressed-tensors"
@@ -72,7 +74,8 @@ class CompressedTensorsDirectory(PackedDirectory):
         strategy = weights.get("strategy", "group")
         if strategy not in ("group", "channel"):
             raise mismatch(file, "weights.strategy", expected="'group' or 'channel'", found=repr(strategy))
-        self.group_size = -1 if strategy == "channel" or weights.get("group_size") == -1 else integer_field(weights, "group_size", file)
+        whole = strategy == "channel" or weights.get("group_size") == -1
+        self.group_size = -1 if whole else integer_field(weights, "group_size", file)
         self.symmetric = weights.get("symmetric", True)
         if not isinstance(self.symmetric, bool):
             raise mismatch(file, "weights.symmetric", expected="true or false", found=repr(self.symmetric))
@@ -99,7 +102,8 @@ class CompressedTensorsDirectory(PackedDirectory):
     def _read_packed(self, name: str, n: int, k: int) -> QuantizedLinear:
         words, scales, shape = self.files.read(name + ".weight_packed", name + ".weight_scale", name + ".weight_shape")
         if list(shape) != [n, k]:
-            raise mismatch(self.files.info[name + ".weight_shape"].file, name + ".weight_shape", expected=[n, k], found=shape.tolist())
+            file = self.files.info[name + ".weight_shape"].file
+            raise mismatch(file, name + ".weight_shape", expected=[n, k], found=shape.tolist())
         groups = scales.shape[1]
         if self.symmetric:
             zeros: npt.NDArray[np.uint8] = np.full((groups, n), 1 << (self.bits - 1), np.uint8)

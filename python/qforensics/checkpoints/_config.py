@@ -1,6 +1,5 @@
 """The model's shape, read from a Hugging Face ``config.json`` or written as one."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +63,10 @@ class ModelConfig:
 
     def linear_shapes(self) -> Iterator[tuple[str, tuple[int, int]]]:
         """Yield every linear layer's canonical name and its (N, K), lm_head last, tied or not."""
-        heads, kv, hidden, inner = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim, self.hidden_size, self.intermediate_size
-        shapes = ((heads, hidden), (kv, hidden), (kv, hidden), (hidden, heads), (inner, hidden), (inner, hidden), (hidden, inner))
+        hidden, inner = self.hidden_size, self.intermediate_size
+        heads, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        attention = ((heads, hidden), (kv, hidden), (kv, hidden), (hidden, heads))
+        shapes = (*attention, (inner, hidden), (inner, hidden), (hidden, inner))
         for layer in range(self.num_layers):
             for name, shape in zip(LINEARS, shapes, strict=True):
                 yield f"model.layers.{layer}.{name}", shape
@@ -103,7 +104,7 @@ class ModelConfig:
         if heads % kv_heads:
             raise mismatch(file, "num_key_value_heads", expected=f"a divisor of {heads} heads", found=kv_heads)
         if data.get("head_dim") is None and hidden % heads:
-            raise mismatch(file, "hidden_size", expected=f"a multiple of {heads} heads, or head_dim given", found=hidden)
+            raise mismatch(file, "hidden_size", expected=f"a multiple of {heads}, or head_dim given", found=hidden)
         if data.get("use_sliding_window"):
             raise mismatch(file, "use_sliding_window", expected="false", found="true")
         if data.get("hidden_act", "silu") != "silu":
@@ -112,7 +113,7 @@ class ModelConfig:
             raise mismatch(file, "mlp_bias", expected="false", found="true")
         theta, scaling = _rope(data, file)
         bias = _flag(data, "attention_bias", file, default=False)
-        if bias and architecture != "qwen2":  # Llama's and Qwen3's flag puts one on o_proj too, which no model we know does
+        if bias and architecture != "qwen2":  # in Llama and Qwen3 the flag would put one on o_proj too
             raise mismatch(file, "attention_bias", expected="false (true is supported in qwen2 only)", found="true")
         return cls(
             architecture=architecture,
@@ -174,7 +175,7 @@ def _positive(data: Mapping[str, Any], key: str, file: Path | str, *, default: f
     value = data.get(key)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30 or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
         raise mismatch(file, key, expected="a positive number", found=repr(value))
     return float(value)
 

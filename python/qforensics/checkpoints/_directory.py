@@ -1,6 +1,6 @@
 """What the safetensors formats share: a directory with config.json, dense tensors beside packed ones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ class DenseDirectory(Checkpoint):
     def __init__(self, path: Path, config: ModelConfig, quantization: Mapping[str, Any] | None = None) -> None:
         self.files = TensorFiles(path)
         super().__init__(path, config, quantization or {})
+
+    def _stored_names(self) -> Iterable[str]:
+        return self.files.info
 
     def _check_tensor(self, name: str, shape: tuple[int, ...]) -> None:
         self.files.require(name, FLOATS, shape)
@@ -90,7 +93,9 @@ class PackedDirectory(DenseDirectory):
             return
         if name + ".weight" in self.files:
             file = self.files.info[name + ".weight"].file
-            raise mismatch(file, name, expected="packed or dense weights", found=f"both {self.packed_suffix} and .weight")
+            raise mismatch(
+                file, name, expected="packed or dense weights", found=f"both {self.packed_suffix} and .weight"
+            )
         self._check_packed(name, n, k)
 
     def _read_linear(self, name: str, n: int, k: int) -> QuantizedLinear | DenseLinear:

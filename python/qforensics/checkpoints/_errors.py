@@ -25,4 +25,6 @@ def mismatch(file: Path | str, subject: str, *, expected: object, found: object)
         What a valid checkpoint would hold, and what this one holds. Long findings are cut: they come from the file.
     """
     text = str(found)
-    return CheckpointError(f"{file}: {subject}: expected {expected}, found {text if len(text) <= 200 else text[:200] + '...'}")
+    if len(text) > 200:
+        text = text[:200] + "..."
+    return CheckpointError(f"{file}: {subject[:200]}: expected {expected}, found {text}")

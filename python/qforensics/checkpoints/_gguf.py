@@ -1,12 +1,12 @@
 """GGUF checkpoints of Llama, Qwen2 and Qwen3: Q4_0, Q4_1, Q8_0, F16, BF16 and F32.
 
-Blocks of 32 along K: Q4_0 = (q - 8) d, Q4_1 = q d + m, Q8_0 = q d, d and m float16; the low nibbles of a 4-bit block's 16
-bytes are its first 16 values. llama.cpp stores the rotary pairs of Llama's q and k rows interleaved; they are put back
+Blocks of 32 along K: Q4_0 = (q - 8) d, Q4_1 = q d + m, Q8_0 = q d, d and m float16; the low nibbles of a 4-bit block
+are its first 16 values. llama.cpp stores the rotary pairs of Llama's q and k rows interleaved; they are put back
 into halves here, as Hugging Face has them.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -27,13 +27,18 @@ __all__ = ["GgufFile"]
 T = TypeVar("T", bound=np.generic)
 
 _DENSE: Mapping[GgmlType, np.dtype[np.generic]] = MappingProxyType(
-    {GgmlType.F32: np.dtype(np.float32), GgmlType.F16: np.dtype(np.float16), GgmlType.BF16: np.dtype(ml_dtypes.bfloat16)}
+    {
+        GgmlType.F32: np.dtype(np.float32),
+        GgmlType.F16: np.dtype(np.float16),
+        GgmlType.BF16: np.dtype(ml_dtypes.bfloat16),
+    }
 )
 _BLOCKS = (GgmlType.Q4_0, GgmlType.Q4_1, GgmlType.Q8_0)
 _BLOCK = 32
 
 _LAYER_NAMES = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
     "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
@@ -76,7 +81,9 @@ def _config(header: GgufHeader) -> ModelConfig:
         "head_dim": header.fields.get(f"{arch}.attention.key_length", integer("rope.dimension_count")),
         "vocab_size": embedding.shape[0],
         "rms_norm_eps": _short(header.require(f"{arch}.attention.layer_norm_rms_epsilon", float)),
-        "rope_theta": _short(header.require(f"{arch}.rope.freq_base", float)) if integer("rope.freq_base") is not None else None,
+        "rope_theta": _short(header.require(f"{arch}.rope.freq_base", float))
+        if integer("rope.freq_base") is not None
+        else None,
         "tie_word_embeddings": "output.weight" not in header.tensors,
         "max_position_embeddings": integer("context_length"),
     }
@@ -125,6 +132,9 @@ class GgufFile(Checkpoint):
             raise mismatch(self.path, name, expected="F32, F16, BF16, Q4_0, Q4_1 or Q8_0", found=info.type.name)
         return info
 
+    def _stored_names(self) -> Iterable[str]:
+        return self.header.tensors
+
     def _check_tensor(self, name: str, shape: tuple[int, ...]) -> None:
         info = self._find(name, shape)
         if len(shape) == 1 and info.type not in _DENSE:
@@ -166,10 +176,8 @@ class GgufFile(Checkpoint):
         head = 4 if info.type is GgmlType.Q4_1 else 2
         constants = np.ascontiguousarray(blocks[..., :head]).view(np.float16)
         body = blocks[..., head:]
-        if info.type is GgmlType.Q8_0:
-            codes = body ^ np.uint8(128)  # int8 + 128
-        else:
-            codes = np.concatenate([body & 15, body >> 4], axis=-1)
+        bits = 8 if info.type is GgmlType.Q8_0 else 4
+        codes = body ^ np.uint8(128) if bits == 8 else np.concatenate([body & 15, body >> 4], axis=-1)
         zero = {GgmlType.Q4_0: 8, GgmlType.Q4_1: 0, GgmlType.Q8_0: 128}[info.type]
         offsets = self._columns(name, constants[..., 1]).astype(np.float32) if info.type is GgmlType.Q4_1 else None
         return QuantizedLinear(
@@ -179,7 +187,7 @@ class GgufFile(Checkpoint):
             group_size=_BLOCK,
             offsets=offsets,
             bias=bias,
-            bits=8 if info.type is GgmlType.Q8_0 else 4,
+            bits=bits,
         )
 
     def _columns(self, name: str, rows: npt.NDArray[T]) -> npt.NDArray[T]:

@@ -24,7 +24,8 @@ _SCALARS = {
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor of the file: its type, shape in row-major order (slowest axis first), and bytes [offset, offset + size)."""
+    """One tensor of the file: its type, shape in row-major order (slowest axis first), and bytes [offset, offset +
+    size)."""
 
     name: str
     type: GGMLQuantizationType
@@ -54,7 +55,7 @@ class GgufHeader:
     def require(self, key: str, kind: type | tuple[type, ...]) -> Any:
         """Return a scalar or string field, or raise `CheckpointError` where it is absent or of another type."""
         value = self.fields.get(key)
-        if isinstance(value, bool) and kind is not bool or not isinstance(value, kind):
+        if (isinstance(value, bool) and kind is not bool) or not isinstance(value, kind):
             raise mismatch(self.path, key, expected=f"a field of type {kind}", found=repr(value))
         return value
 
@@ -93,7 +94,12 @@ class _Cursor:
 
     def _reserve(self, count: int, subject: str) -> None:
         if count > self.size - self.offset:
-            raise mismatch(self.path, subject, expected=f"{count} bytes at offset {self.offset}", found=f"the file's end at {self.size}")
+            raise mismatch(
+                self.path,
+                subject,
+                expected=f"{count} bytes at offset {self.offset}",
+                found=f"the file's end at {self.size}",
+            )
 
     def unpack(self, code: str, subject: str) -> tuple[Any, ...]:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code), subject))
@@ -195,14 +201,21 @@ def _read_info(cursor: _Cursor) -> GgufTensor:
     for extent in shape:
         elements *= extent
     if elements == 0 or shape[-1] % block:
-        raise mismatch(cursor.path, name, expected=f"rows of whole {kind.name} blocks of {block}", found=f"shape {list(shape)}")
+        raise mismatch(
+            cursor.path, name, expected=f"rows of whole {kind.name} blocks of {block}", found=f"shape {list(shape)}"
+        )
     return GgufTensor(name, kind, shape, offset, elements // block * size)
 
 
 def _place(cursor: _Cursor, infos: list[GgufTensor], alignment: Any) -> dict[str, GgufTensor]:
     """Turn offsets within the data section into offsets within the file, checking that the tensors tile it."""
     path = cursor.path
-    if isinstance(alignment, bool) or not isinstance(alignment, int) or not 8 <= alignment <= 2**16 or alignment & (alignment - 1):
+    if (
+        isinstance(alignment, bool)
+        or not isinstance(alignment, int)
+        or not 8 <= alignment <= 2**16
+        or alignment & (alignment - 1)
+    ):
         raise mismatch(path, "general.alignment", expected="a power of two in 8..65536", found=alignment)
     start = end = -cursor.offset % alignment + cursor.offset
     tensors: dict[str, GgufTensor] = {}
@@ -214,7 +227,9 @@ def _place(cursor: _Cursor, infos: list[GgufTensor], alignment: Any) -> dict[str
             raise mismatch(path, info.name, expected=f"an offset from {end}, aligned to {alignment}", found=offset)
         end = offset + info.size
         if end > cursor.size:
-            raise mismatch(path, info.name, expected=f"{info.size} bytes at {offset}", found=f"the file's end at {cursor.size}")
+            raise mismatch(
+                path, info.name, expected=f"{info.size} bytes at {offset}", found=f"the file's end at {cursor.size}"
+            )
         tensors[info.name] = GgufTensor(info.name, info.type, info.shape, offset, info.size)
     if cursor.size - end >= alignment:
         raise mismatch(path, "size", expected=f"the last tensor's end, {end}", found=f"{cursor.size} bytes")

@@ -39,8 +39,9 @@ class GptqDirectory(PackedDirectory):
     Raises
     ------
     CheckpointError
-        Other formats; ``dynamic`` overrides; zeros that contradict ``sym``; a v1 zero that wrapped around; a g_idx out of
-        range, with unequal groups, or not k // G while ``desc_act`` is false; shapes and dtypes that contradict the layout.
+        Other formats; ``dynamic`` overrides; zeros that contradict ``sym``; a v1 zero that wrapped around; a g_idx
+        out of range, with unequal groups, or not k // G while ``desc_act`` is false; shapes and dtypes that
+        contradict the layout.
     """
 
     format = "gptq"
@@ -53,9 +54,13 @@ class GptqDirectory(PackedDirectory):
             raise mismatch(file, "quantization_config.bits", expected="2, 3, 4 or 8", found=self.bits)
         stated = quantization.get("checkpoint_format", quantization.get("format"))
         if stated is not None and stated not in _FORMATS:
-            raise mismatch(file, "quantization_config.checkpoint_format", expected=" or ".join(_FORMATS), found=repr(stated))
+            raise mismatch(
+                file, "quantization_config.checkpoint_format", expected=" or ".join(_FORMATS), found=repr(stated)
+            )
         if quantization.get("dynamic"):
-            raise mismatch(file, "quantization_config.dynamic", expected="no per-layer overrides", found=quantization["dynamic"])
+            raise mismatch(
+                file, "quantization_config.dynamic", expected="no per-layer overrides", found=quantization["dynamic"]
+            )
         self.zero_offset = _FORMATS[stated or "gptq"]
         self.symmetric = quantization.get("sym") is True
         self.act_order = quantization.get("desc_act") is True
@@ -67,7 +72,9 @@ class GptqDirectory(PackedDirectory):
     def _check_packed(self, name: str, n: int, k: int) -> None:
         info = self.files.require(name + ".qweight", ("I32",))
         if k % 32 or n % 8 or n * self.bits % 32:
-            raise mismatch(info.file, name, expected="K a multiple of 32, N of 8 and whole words", found=f"K = {k}, N = {n}")
+            raise mismatch(
+                info.file, name, expected="K a multiple of 32, N of 8 and whole words", found=f"K = {k}, N = {n}"
+            )
         groups = group_rows(k, self.group_size, info.file, name)
         self.files.require(name + ".qweight", ("I32",), (k * self.bits // 32, n))
         self.files.require(name + ".qzeros", ("I32",), (groups, n * self.bits // 32))
@@ -93,9 +100,13 @@ class GptqDirectory(PackedDirectory):
         centre = (1 << (self.bits - 1)) - self.zero_offset
         if self.symmetric and (stored != centre).any():
             wrong = int(stored[stored != centre][0])
-            raise mismatch(file, tensor, expected=f"{centre} everywhere (sym is true, format v{2 - self.zero_offset})", found=wrong)
+            raise mismatch(
+                file, tensor, expected=f"{centre} everywhere (sym is true, format v{2 - self.zero_offset})", found=wrong
+            )
         if self.zero_offset and (stored == (1 << self.bits) - 1).any():
-            raise mismatch(file, tensor, expected=f"v1 zeros below {(1 << self.bits) - 1}", found="one that wrapped around")
+            raise mismatch(
+                file, tensor, expected=f"v1 zeros below {(1 << self.bits) - 1}", found="one that wrapped around"
+            )
         return stored + np.uint8(self.zero_offset)
 
     def _group_index(self, name: str, k: int) -> npt.NDArray[np.int32] | None:
@@ -109,7 +120,9 @@ class GptqDirectory(PackedDirectory):
         counts = np.bincount(index, minlength=groups)
         if (counts != size).any():
             group = int(np.argmax(counts != size))
-            raise mismatch(file, name + ".g_idx", expected=f"{size} rows in every group", found=f"{counts[group]} in group {group}")
+            raise mismatch(
+                file, name + ".g_idx", expected=f"{size} rows in every group", found=f"{counts[group]} in group {group}"
+            )
         if np.array_equal(index, np.arange(k) // size):
             return None
         if not self.act_order:

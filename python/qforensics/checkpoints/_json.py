@@ -42,7 +42,9 @@ def parse_object(text: str | bytes, file: Path | str, subject: str = "JSON") -> 
     try:
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
     except RecursionError:
-        raise mismatch(file, subject, expected="an object of ordinary depth", found="nesting beyond the parser's limit") from None
+        raise mismatch(
+            file, subject, expected="an object of ordinary depth", found="nesting beyond the parser's limit"
+        ) from None
     except ValueError as error:  # includes JSONDecodeError, UnicodeDecodeError and over-long integers
         raise mismatch(file, subject, expected="valid JSON", found=error) from None
     if not isinstance(value, dict):
@@ -62,7 +64,13 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def integer_field(
-    data: Mapping[str, Any], key: str, file: Path | str, *, low: int = 1, high: int = 2**31 - 1, default: int | None = None
+    data: Mapping[str, Any],
+    key: str,
+    file: Path | str,
+    *,
+    low: int = 1,
+    high: int = 2**31 - 1,
+    default: int | None = None,
 ) -> int:
     """Return ``data[key]`` as an integer in [low, high]; `default` where it is absent or null."""
     value = data.get(key)

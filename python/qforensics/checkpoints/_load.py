@@ -50,10 +50,9 @@ def load(source: str | Path, *, revision: str | None = None) -> Checkpoint:
 
     Examples
     --------
-    >>> load("no/such/directory/anywhere")
-    Traceback (most recent call last):
-        ...
-    qforensics.checkpoints._errors.CheckpointError: no/such/directory/anywhere: expected a directory, a .gguf file or a hub id, found none of them
+    >>> checkpoint = load("checkpoints/SmolLM2-AWQ")  # doctest: +SKIP
+    >>> checkpoint.linear("model.layers.0.mlp.up_proj").codes.shape  # doctest: +SKIP
+    (768, 1536)
     """
     path = Path(source)
     if path.exists():
@@ -74,7 +73,9 @@ def _open_local(path: Path) -> Checkpoint:
             return GgufFile(path)
         if path.suffix in _PICKLE_SUFFIXES:
             raise mismatch(path, "format", expected="safetensors or GGUF", found="a pickle, which is never opened")
-        raise mismatch(path, "format", expected="a directory or a .gguf file", found=f"a {path.suffix or 'nameless'} file")
+        raise mismatch(
+            path, "format", expected="a directory or a .gguf file", found=f"a {path.suffix or 'nameless'} file"
+        )
     if not (path / "config.json").is_file():
         lone = sorted(path.glob("*.gguf"))
         if len(lone) == 1:
@@ -93,7 +94,9 @@ def _open_safetensors(path: Path, data: dict[str, Any]) -> Checkpoint:
         for name in ("quantize_config.json", "quant_config.json"):
             if (path / name).is_file():
                 file, quantization = path / name, read_object(path / name)
-                quantization.setdefault("quant_method", "awq" if "w_bit" in quantization or "zero_point" in quantization else "gptq")
+                quantization.setdefault(
+                    "quant_method", "awq" if "w_bit" in quantization or "zero_point" in quantization else "gptq"
+                )
                 break
         else:
             return DenseDirectory(path, config)
@@ -111,7 +114,9 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str]:
     try:
         from huggingface_hub import HfApi, snapshot_download
     except ImportError:
-        raise CheckpointError(f"{repository}: not a local path, and huggingface_hub, which a hub id needs, is not installed") from None
+        raise CheckpointError(
+            f"{repository}: not a local path, and huggingface_hub, which a hub id needs, is not installed"
+        ) from None
     try:
         commit = HfApi().model_info(repository, revision=revision).sha
         if commit is None:

@@ -67,7 +67,9 @@ class TensorFiles:
                 self.metadata.update(handle.metadata() or {})
                 for name in handle.keys():  # noqa: SIM118 (a handle is no dictionary)
                     if name in self.info:
-                        raise mismatch(file, name, expected="each tensor in one file", found=f"it also in {self.info[name].file}")
+                        raise mismatch(
+                            file, name, expected="each tensor in one file", found=f"it also in {self.info[name].file}"
+                        )
                     part = handle.get_slice(name)
                     self.info[name] = TensorInfo(file, str(part.get_dtype()), tuple(part.get_shape()))
         except (SafetensorError, OSError) as error:
@@ -77,7 +79,7 @@ class TensorFiles:
         return name in self.info
 
     def require(self, name: str, dtypes: Iterable[str], shape: tuple[int, ...] | None = None) -> TensorInfo:
-        """Return what the header says of `name`, or raise `CheckpointError` where it is absent or of another dtype or shape."""
+        """Return what the header says of `name`; absent, or of another dtype or shape, is a `CheckpointError`."""
         info = self.info.get(name)
         if info is None:
             raise mismatch(self.files[0].parent, name, expected="a tensor", found="none of that name")
@@ -109,7 +111,8 @@ class TensorFiles:
         return sum(file.stat().st_size for file in self.files)
 
     def digest(self) -> str:
-        """SHA-256 over the tensors by name: name, dtype and shape as text, then the bytes; independent of file layout."""
+        """SHA-256 over the tensors by name: name, dtype and shape as text, then the bytes; independent of file
+        layout."""
         total = hashlib.sha256()
         for name in sorted(self.info):
             info = self.info[name]
@@ -128,7 +131,12 @@ def _lone_files(directory: Path) -> list[Path]:
         raise mismatch(directory, "weights", expected="safetensors files", found=found)
     whole = [f for f in files if f.name == "model.safetensors"]
     if not whole:
-        raise mismatch(directory, "weights", expected="model.safetensors or model.safetensors.index.json", found=f"{len(files)} other files")
+        raise mismatch(
+            directory,
+            "weights",
+            expected="model.safetensors or model.safetensors.index.json",
+            found=f"{len(files)} other files",
+        )
     return whole
 
 
@@ -143,7 +151,9 @@ def _shards(index: Path) -> list[Path]:
     files = []
     for name in sorted(set(_weight_map(index).values())):
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise mismatch(index, "weight_map", expected="names of safetensors files beside the index", found=repr(name))
+            raise mismatch(
+                index, "weight_map", expected="names of safetensors files beside the index", found=repr(name)
+            )
         if not (index.parent / name).is_file():
             raise mismatch(index, "weight_map", expected="files that exist", found=f"{name}, which does not")
         files.append(index.parent / name)
@@ -155,4 +165,6 @@ def _check_index(index: Path, info: Mapping[str, TensorInfo]) -> None:
     for name in mapping.keys() | info.keys():
         listed, actual = mapping.get(name), info[name].file.name if name in info else None
         if listed != actual:
-            raise mismatch(index, name, expected=f"it in {actual}" if actual else "only tensors that the shards hold", found=listed)
+            raise mismatch(
+                index, name, expected=f"it in {actual}" if actual else "only tensors that the shards hold", found=listed
+            )

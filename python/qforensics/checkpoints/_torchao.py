@@ -1,11 +1,11 @@
 """torchao INT4 checkpoints, tile-packed, in safetensors. Layout: facts/kernels-and-formats.md section 1.4.
 
-``<module>._weight_qdata`` int32 [N/8, K/128, 32, 4] and ``<module>._weight_scale_and_zero`` bfloat16 [K/G, N, 2]; the file's
-metadata holds, per tensor, a JSON object with ``_type``, ``_data.block_size`` and ``_data.shape``. K is padded to a multiple
-of 1024 and N of 8; the padding is dropped here. Weight = (code - 8) * scale + zero, zero a float.
+``<module>._weight_qdata`` int32 [N/8, K/128, 32, 4] and ``<module>._weight_scale_and_zero`` bfloat16 [K/G, N, 2]; the
+file's metadata holds, per tensor, a JSON object with ``_type``, ``_data.block_size`` and ``_data.shape``. K is padded
+to a multiple of 1024 and N of 8; the padding is dropped here. Weight = (code - 8) * scale + zero, zero a float.
 
-Lane l of a tile holds column ``l // 4`` and, of two adjacent k16 tiles, rows ``2 (l % 4) + (0, 1, 8, 9, 16, 17, 24, 25)``;
-nibble i of its word is entry ``(0, 2, 4, 6, 1, 3, 5, 7)[i]`` of that list.
+Lane l of a tile holds column ``l // 4`` and, of two adjacent k16 tiles, rows ``2 (l % 4) + (0, 1, 8, 9, 16, 17, 24,
+25)``; nibble i of its word is entry ``(0, 2, 4, 6, 1, 3, 5, 7)[i]`` of that list.
 """
 
 from collections.abc import Mapping

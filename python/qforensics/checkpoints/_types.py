@@ -134,7 +134,8 @@ class QuantizedLinear:
 
     def __repr__(self) -> str:
         order = ", act-order" if self.group_index is not None else ""
-        return f"QuantizedLinear({self.in_features} -> {self.out_features}, {self.bits} bit, group {self.group_size}{order})"
+        shape = f"{self.in_features} -> {self.out_features}"
+        return f"QuantizedLinear({shape}, {self.bits} bit, group {self.group_size}{order})"
 
 
 def _check_group_index(group_index: npt.NDArray[np.int32], k: int, groups: int) -> None:
@@ -145,7 +146,9 @@ def _check_group_index(group_index: npt.NDArray[np.int32], k: int, groups: int) 
     counts = np.bincount(group_index, minlength=groups)
     if (counts != k // groups).any():
         group = int(np.argmax(counts != k // groups))
-        raise ValueError(f"group index: expected {k // groups} rows in every group, found {int(counts[group])} in group {group}")
+        raise ValueError(
+            f"group index: expected {k // groups} rows in every group, found {int(counts[group])} in group {group}"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,8 @@ def _with_bias(tensors: Tensors, linear: QuantizedLinear) -> Tensors:
 
 
 def pack_awq(linear: QuantizedLinear) -> Tensors:
-    """Pack for AWQ (gemm): ``qweight`` int32 [K, N/8], ``qzeros`` int32 [K/G, N/8], ``scales`` float16 [K/G, N], ``bias``.
+    """Pack for AWQ (gemm): ``qweight`` int32 [K, N/8], ``qzeros`` int32 [K/G, N/8], ``scales`` float16 [K/G, N],
+    ``bias``.
 
     Raises
     ------
@@ -37,14 +38,17 @@ def pack_awq(linear: QuantizedLinear) -> Tensors:
         Not 4 bits, an activation order, offsets, scales that are not float16, N not a multiple of 8.
     """
     _refuse(linear.bits != 4 or linear.out_features % 8 != 0, "AWQ needs 4 bits and N a multiple of 8")
-    _refuse(linear.group_index is not None or linear.offsets is not None, "AWQ has neither activation order nor offsets")
+    _refuse(
+        linear.group_index is not None or linear.offsets is not None, "AWQ has neither activation order nor offsets"
+    )
     _refuse(linear.scales.dtype != np.float16, "AWQ needs float16 scales")
     words, zeros = pack_bits(linear.codes, order=AWQ_ORDER), pack_bits(linear.zeros, order=AWQ_ORDER)
     return _with_bias({"qweight": words, "qzeros": zeros, "scales": linear.scales}, linear)
 
 
 def pack_gptq(linear: QuantizedLinear, *, version: int = 1) -> Tensors:
-    """Pack for GPTQ: ``qweight`` int32 [K bits/32, N], ``qzeros`` int32 [K/G, N bits/32], ``scales``, ``g_idx`` int32 [K].
+    """Pack for GPTQ: ``qweight`` int32 [K bits/32, N], ``qzeros`` int32 [K/G, N bits/32], ``scales``, ``g_idx`` int32
+    [K].
 
     `version` 1 stores zero - 1, 2 stores zero.
 
@@ -66,7 +70,11 @@ def pack_gptq(linear: QuantizedLinear, *, version: int = 1) -> Tensors:
         words: npt.NDArray[np.int32] = octets.reshape(k // 8, n * 4).view(np.int32)
     else:
         words = np.ascontiguousarray(pack_bits(np.ascontiguousarray(linear.codes.T), linear.bits).T)
-    index = linear.group_index if linear.group_index is not None else (np.arange(k) // linear.rows_per_group).astype(np.int32)
+    index = (
+        linear.group_index
+        if linear.group_index is not None
+        else (np.arange(k) // linear.rows_per_group).astype(np.int32)
+    )
     zeros = pack_bits(linear.zeros - np.uint8(2 - version), linear.bits)
     return _with_bias({"qweight": words, "qzeros": zeros, "scales": linear.scales, "g_idx": index}, linear)
 
@@ -80,7 +88,9 @@ def pack_compressed_tensors(linear: QuantizedLinear, *, symmetric: bool = True) 
     ValueError
         Neither 4 nor 8 bits, offsets, `symmetric` with other zero points, K or N that do not fill words.
     """
-    _refuse(linear.bits not in (4, 8) or linear.offsets is not None, "compressed-tensors needs 4 or 8 bits and no offsets")
+    _refuse(
+        linear.bits not in (4, 8) or linear.offsets is not None, "compressed-tensors needs 4 or 8 bits and no offsets"
+    )
     _refuse(symmetric and bool((linear.zeros != 1 << (linear.bits - 1)).any()), "its zero points are not symmetric")
     k, n = linear.codes.shape
     _refuse(k * linear.bits % 32 != 0 or (not symmetric and n * linear.bits % 32 != 0), "K and N must fill words")
@@ -90,21 +100,23 @@ def pack_compressed_tensors(linear: QuantizedLinear, *, symmetric: bool = True) 
         "weight_shape": np.array([n, k], np.int64),
     }
     if not symmetric:
-        tensors["weight_zero_point"] = np.ascontiguousarray(pack_bits(np.ascontiguousarray(linear.zeros.T).T, linear.bits).T)
+        tensors["weight_zero_point"] = np.ascontiguousarray(pack_bits(linear.zeros, linear.bits).T)
     if linear.group_index is not None:
         tensors["weight_g_idx"] = linear.group_index
     return _with_bias(tensors, linear)
 
 
 def pack_torchao(linear: QuantizedLinear) -> Tensors:
-    """Pack for torchao's tile-packed INT4: ``_weight_qdata``, ``_weight_scale_and_zero``; K and N padded as torchao pads.
+    """Pack for torchao's tile-packed INT4: ``_weight_qdata``, ``_weight_scale_and_zero``; K and N padded as torchao
+    pads.
 
     The padding is code 0 with zero = 8 scale: weights of exactly 0, whatever the scale.
 
     Raises
     ------
     ValueError
-        Not 4 bits, no offsets or zeros other than 8, scales that are not bfloat16, a group that does not divide the padding.
+        Not 4 bits, no offsets or zeros other than 8, scales that are not bfloat16, a group that does not divide the
+        padding.
     """
     _refuse(linear.bits != 4 or linear.group_index is not None, "torchao needs 4 bits in order")
     _refuse(linear.offsets is None or bool((linear.zeros != 8).any()), "torchao needs offsets and zero points of 8")
@@ -160,13 +172,17 @@ def _torchao_settings(group_size: int) -> dict[str, Any]:
     return {"quant_method": "torchao", "quant_type": {"default": default}, "modules_to_not_convert": ["lm_head"]}
 
 
-def torchao_metadata(linears: dict[str, tuple[int, int]], tensors: list[str], group_size: dict[str, int]) -> dict[str, str]:
+def torchao_metadata(
+    linears: dict[str, tuple[int, int]], tensors: list[str], group_size: dict[str, int]
+) -> dict[str, str]:
     """Header metadata of a torchao file: one JSON object per tensor, and the list of them."""
     result = {name: json.dumps({"_type": "Tensor"}) for name in tensors}
     for name, shape in linears.items():
         data = {"block_size": [1, group_size[name]], "shape": list(shape)}
         names = ["qdata", "scale_and_zero"]
-        result[name + ".weight"] = json.dumps({"_type": "Int4TilePackedTo4dTensor", "_data": data, "_tensor_data_names": names})
+        result[name + ".weight"] = json.dumps(
+            {"_type": "Int4TilePackedTo4dTensor", "_data": data, "_tensor_data_names": names}
+        )
     return {**result, "tensor_names": json.dumps(sorted(result))}
 
 

@@ -3,7 +3,6 @@
 import difflib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,11 @@ from qforensics.checkpoints._tensor_files import DTYPES
 from qforensics.quantize._dense import cast, dense_weight
 from qforensics.quantize._openvino_writer import write_openvino
 from qforensics.quantize._pack import CONTAINERS, Container, torchao_metadata
+from qforensics.quantize._progress import Progress
 from qforensics.quantize._round_to_nearest import METHODS
 from qforensics.quantize._writer import SafetensorsWriter, TensorSpec, directory_that_appears_whole, safetensors_name
 
-__all__ = ["Progress", "quantize_checkpoint"]
-
-#: Called with what is being done, how many steps are done, and how many there are.
-Progress = Callable[[str, int, int], None]
+__all__ = ["quantize_checkpoint"]
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
@@ -71,7 +68,10 @@ def quantize_checkpoint(
     """
     if method not in METHODS:
         close = difflib.get_close_matches(method, METHODS, n=2, cutoff=0.4)
-        raise ValueError(f"unknown method {method!r}: {', '.join(METHODS)}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+        raise ValueError(
+            f"unknown method {method!r}: {', '.join(METHODS)}"
+            + (f"; did you mean {' or '.join(close)}?" if close else "")
+        )
     checkpoint = source if isinstance(source, Checkpoint) else load(source)
     for name, (_, k) in checkpoint.config.linear_shapes():
         if name != "lm_head" and group_size != -1 and (group_size < 1 or k % group_size):
@@ -101,8 +101,15 @@ def _write_safetensors(
     if method == "pytorch_int4":
         sizes = {name: shapes[name][1] if group_size == -1 else group_size for name in layers}
         metadata |= torchao_metadata({name: shapes[name] for name in layers}, [spec.name for spec in specs], sizes)
-    packed = {shape: container.pack(METHODS[method](np.zeros(shape, np.float16), group_size)) for shape in {shapes[n] for n in layers}}
-    specs += [TensorSpec(f"{n}.{part}", safetensors_name(a.dtype), a.shape) for n in layers for part, a in packed[shapes[n]].items()]
+    packed = {
+        shape: container.pack(METHODS[method](np.zeros(shape, np.float16), group_size))
+        for shape in {shapes[n] for n in layers}
+    }
+    specs += [
+        TensorSpec(f"{n}.{part}", safetensors_name(a.dtype), a.shape)
+        for n in layers
+        for part, a in packed[shapes[n]].items()
+    ]
     del packed
     with SafetensorsWriter(path, specs, metadata) as writer:
         for name in checkpoint.names:

@@ -1,11 +1,12 @@
 """Round to nearest: a scale and a zero point per group of K, from the group's extremes alone.
 
-Every function takes the float weight [N, K] and returns a `QuantizedLinear`. Arithmetic is float32 with scales rounded to
-their stored type *before* the codes are chosen; ties go to even. Sources: facts/kernels-and-formats.md section 5 and
-traces/README.md, whose recorded checkpoints `awq` and `gptq` reproduce byte for byte.
+Every function takes the float weight [N, K] and returns a `QuantizedLinear`. Arithmetic is float32 with scales
+rounded to their stored type *before* the codes are chosen; ties go to even. Sources: facts/kernels-and-formats.md
+section 5 and traces/README.md, whose recorded checkpoints `awq` and `gptq` reproduce byte for byte.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +15,8 @@ import numpy.typing as npt
 from qforensics.checkpoints import QuantizedLinear
 
 __all__ = ["METHODS", "awq", "compressed_tensors", "gptq", "openvino", "pytorch_int4"]
+
+T = TypeVar("T", bound=np.generic)
 
 Weights = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float32]
@@ -33,32 +36,26 @@ def _groups(weight: Weights, group_size: int) -> Floats:
     return values
 
 
-def _columns(rows: Weights) -> Weights:
+def _columns(rows: npt.NDArray[T]) -> npt.NDArray[T]:
     return np.ascontiguousarray(rows.T)
 
 
-def _codes(values: Floats, scales: Floats, zeros: Floats | np.float32, top: int = 15) -> npt.NDArray[np.uint8]:
-    """clamp(round(values / scales) + zeros, 0, top) as uint8 [K, N]; destroys `values`."""
+def _codes(values: Floats, scales: Floats, zeros: Floats | np.float32) -> npt.NDArray[np.uint8]:
+    """clamp(round(values / scales) + zeros, 0, 15) as uint8 [K, N]; destroys `values`."""
     values /= scales[..., None]
     np.rint(values, out=values)
     values += zeros if isinstance(zeros, np.float32) else zeros[..., None]
-    np.clip(values, 0, top, out=values)
+    np.clip(values, 0, 15, out=values)
     return np.ascontiguousarray(values.astype(np.uint8).reshape(values.shape[0], -1).T)
-
-
-def _asymmetric(values: Floats, top: int, least: np.float32) -> tuple[npt.NDArray[np.float16], Floats]:
-    """Scale float16 and zero point of a range that includes zero, per group."""
-    high = np.maximum(values.max(axis=2), np.float32(0))
-    low = np.minimum(values.min(axis=2), np.float32(0))
-    scales = (np.maximum(high - low, least) / np.float32(top)).astype(np.float16)
-    zeros = np.clip(np.rint(-low / scales.astype(np.float32)), 0, top).astype(np.float32)
-    return scales, zeros
 
 
 def awq(weight: Weights, group_size: int = 128) -> QuantizedLinear:
     """AWQ's form: s = fp16(max(range, 1e-5) / 15), z = clamp(round(-min/s)), q = clamp(round(w/s) + z)."""
     values = _groups(weight, group_size)
-    scales, zeros = _asymmetric(values, 15, _TINY)
+    high = np.maximum(values.max(axis=2), np.float32(0))
+    low = np.minimum(values.min(axis=2), np.float32(0))
+    scales = (np.maximum(high - low, _TINY) / np.float32(15)).astype(np.float16)
+    zeros = np.clip(np.rint(-low / scales.astype(np.float32)), 0, 15)
     codes = _codes(values, scales.astype(np.float32), zeros)
     return QuantizedLinear(codes, _columns(zeros.astype(np.uint8)), _columns(scales), group_size=group_size)
 
@@ -78,7 +75,7 @@ def compressed_tensors(weight: Weights, group_size: int = 128) -> QuantizedLinea
 
 
 def pytorch_int4(weight: Weights, group_size: int = 128) -> QuantizedLinear:
-    """tinygemm's form: w read as bfloat16, s = bf16((max - min) / 15), offset = bf16(min + 8 s), w = (q - 8) s + offset."""
+    """tinygemm's form: w read as bfloat16, s = bf16((max - min) / 15), w = (q - 8) s + o with o = bf16(min + 8 s)."""
     values = _groups(weight.astype(ml_dtypes.bfloat16), group_size)
     high, low = values.max(axis=2), values.min(axis=2)
     scales = (np.maximum(high - low, _TINY) / np.float32(15)).astype(ml_dtypes.bfloat16)
@@ -87,16 +84,29 @@ def pytorch_int4(weight: Weights, group_size: int = 128) -> QuantizedLinear:
     values -= offsets[..., None]
     codes = _codes(values, exact, np.float32(8))
     zeros = np.full(scales.T.shape, 8, np.uint8)
-    return QuantizedLinear(codes, zeros, _columns(scales), group_size=group_size, offsets=np.ascontiguousarray(offsets.T))
+    return QuantizedLinear(
+        codes, zeros, _columns(scales), group_size=group_size, offsets=np.ascontiguousarray(offsets.T)
+    )
 
 
 def openvino(weight: Weights, group_size: int = 128, *, bits: int = 4) -> QuantizedLinear:
-    """NNCF's asymmetric form: s = fp16(range / (2**bits - 1)), z = round(-min/s); 8 bits per row for embeddings."""
+    """NNCF's asymmetric form, bit for bit what NNCF 3.4.0 makes of float16 weights without data.
+
+    s = max(range / (2**bits - 1), 2**-23) in float32, z = round(-min/s), q = clamp(round(w/s + z)) with that float32 s,
+    which is rounded to float16 only when stored. 8 bits with one group per row: embeddings.
+    """
     values = _groups(weight, group_size)
-    top = (1 << bits) - 1
-    scales, zeros = _asymmetric(values, top, _TINY)
-    codes = _codes(values, scales.astype(np.float32), zeros, top)
-    return QuantizedLinear(codes, _columns(zeros.astype(np.uint8)), _columns(scales), group_size=group_size, bits=bits)
+    top = np.float32((1 << bits) - 1)
+    high = np.maximum(values.max(axis=2), np.float32(0))
+    low = np.minimum(values.min(axis=2), np.float32(0))
+    scales = np.maximum((high - low) / top, np.finfo(np.float32).eps)
+    zeros = np.clip(np.rint(-low / scales), 0, top)
+    values /= scales[..., None]
+    values += zeros[..., None]
+    np.clip(np.rint(values, out=values), 0, top, out=values)
+    codes = np.ascontiguousarray(values.astype(np.uint8).reshape(weight.shape).T)
+    stored = _columns(scales.astype(np.float16))
+    return QuantizedLinear(codes, _columns(zeros.astype(np.uint8)), stored, group_size=group_size, bits=bits)
 
 
 #: Quantizer of each method name.

@@ -1,4 +1,4 @@
-"""Writing large files once: safetensors in one pass with one tensor in memory, and directories that appear whole or not at all."""
+"""Writing large files: safetensors with one tensor in memory, and directories that appear whole or not at all."""
 
 import errno
 import json
@@ -64,7 +64,11 @@ class SafetensorsWriter:
         for spec in sorted(specs, key=lambda s: (-DTYPES[s.dtype].itemsize, s.name)):
             if spec.name in self._places:
                 raise ValueError(f"{path}: {spec.name} is listed twice")
-            header[spec.name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [position, position + spec.size]}
+            header[spec.name] = {
+                "dtype": spec.dtype,
+                "shape": list(spec.shape),
+                "data_offsets": [position, position + spec.size],
+            }
             self._places[spec.name] = (spec, position)
             position += spec.size
         text = json.dumps(header, separators=(",", ":")).encode()
@@ -79,17 +83,21 @@ class SafetensorsWriter:
         """Write one tensor; its dtype and shape must be those announced."""
         spec, position = self._places.pop(name)
         if array.dtype != DTYPES[spec.dtype] or array.shape != spec.shape:
-            raise ValueError(f"{self._path}: {name}: announced {spec.dtype} {list(spec.shape)}, given {array.dtype} {list(array.shape)}")
+            given = f"{array.dtype} {list(array.shape)}"
+            raise ValueError(f"{self._path}: {name}: announced {spec.dtype} {list(spec.shape)}, given {given}")
         self._stream.seek(self._start + position)
         self._stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     def __enter__(self) -> "SafetensorsWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stream.close()
         if kind is None and self._places:
-            raise ValueError(f"{self._path}: {len(self._places)} announced tensors were not written, {next(iter(self._places))} first")
+            first = next(iter(self._places))
+            raise ValueError(f"{self._path}: {len(self._places)} announced tensors were not written, {first} first")
 
 
 def _require_space(path: Path, size: int) -> None:

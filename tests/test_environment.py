@@ -1,0 +1,102 @@
+"""The environment record, its comparison, and the instruction-set override."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import qforensics as qf
+from qforensics import _core
+from qforensics.environment import selected_isa
+
+# Seed 004's validation, facts as its log prints them.
+REFERENCE = {
+    "vllm": "0.11.2",
+    "torch": "2.9.1+cu128",
+    "cuda": "12.8",
+    "gpu": "NVIDIA A100-SXM4-80GB",
+    "hostname": "637c3157512e",
+}
+VERIFIER = {
+    "vllm": "0.11.2",
+    "torch": "2.9.0+cu128",
+    "cuda": "12.8",
+    "gpu": "NVIDIA H100 80GB HBM3",
+    "hostname": "0ce493a31677",
+}
+
+
+def test_record():
+    found = qf.capture_environment()
+    assert found.python == platform.python_version()
+    assert found.numpy == np.__version__
+    assert found.compiler == _core.build_info["compiler"]
+    assert found.isa == selected_isa()
+    assert found.threads >= 1
+    assert found.qforensics == qf.__version__
+    assert qf.capture_environment(isa="portable", threads=3).threads == 3
+    assert "\n" not in repr(found)
+    assert "cpu_model" in found._repr_html_()
+
+
+def test_seed_004_validation():
+    check = qf.validate_environment(REFERENCE, VERIFIER)
+    assert [(i.name, i.equal) for i in check.critical] == [("vllm", True), ("torch", False), ("cuda", True)]
+    assert [(i.name, i.equal) for i in check.expected] == [("gpu", False), ("hostname", False)]
+    assert not check.ok
+    assert repr(check) == "EnvironmentCheck(critical differences: torch)"
+    assert check.to_json()["critical"][1] == {
+        "name": "torch", "reference": "2.9.1+cu128", "verifier": "2.9.0+cu128", "equal": False,
+    }  # fmt: skip
+    assert "2.9.1+cu128" in check._repr_html_()
+
+
+def test_equal_environments_and_absent_facts():
+    here = qf.capture_environment()
+    assert qf.validate_environment(here, here).ok
+    assert qf.validate_environment(here, replace(here, hostname="elsewhere", isa="portable")).ok
+    assert not qf.validate_environment({"vllm": "1"}, {}).ok
+
+
+def test_isa_override(monkeypatch):
+    monkeypatch.delenv("QFORENSICS_ISA", raising=False)
+    assert selected_isa() == _core.best_isa()
+    monkeypatch.setenv("QFORENSICS_ISA", "portable")
+    assert selected_isa() == "portable"
+    assert qf.capture_environment().isa == "portable"
+    monkeypatch.setenv("QFORENSICS_ISA", "avx9000")
+    with pytest.raises(ValueError, match="avx9000"):
+        selected_isa()
+
+
+def test_works_with_no_torch_at_all(tmp_path):
+    """Import, compare, judge, save, load and report in an interpreter where torch cannot be imported."""
+    script = f"""
+import sys
+sys.modules["torch"] = None
+sys.modules["matplotlib"] = None
+import qforensics as qf
+folder = "tests/data/traces/vllm-0.21.0-h200"
+a, b = (qf.import_trace(f"{{folder}}/{{name}}.json") for name in ("awq_marlin", "awq"))
+a.save({str(tmp_path / "a.trace")!r})
+a = qf.Trace.load({str(tmp_path / "a.trace")!r})
+verdict = qf.judge("awq", {{"awq": qf.compare(a, b), "awq_marlin": qf.compare(a, a)}})
+assert verdict.outcome == "mismatch", verdict
+assert qf.capture_environment().torch is None
+"""
+    from forensics_doubles import DATA
+
+    environment = {"PYTHONPATH": ":".join(p for p in sys.path if p), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=DATA.parent.parent,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,289 @@
+"""Whole studies with a stand-in model: matrix, verdicts, failures, files, and going on after kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import forensics_doubles as doubles
+import jsonschema
+import numpy as np
+import pytest
+import qforensics as qf
+from qforensics import StudyResult, StudyVariant, Trace
+from qforensics.study_result import study_schema
+
+VARIANTS = [
+    StudyVariant("one", doubles.load_one, description="first"),
+    StudyVariant("kernel", doubles.load_other_kernel),
+    StudyVariant("weights", doubles.load_other_weights),
+]
+PROMPTS = [[1, 2, 3], [4, 5, 6, 7]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    work = tmp_path_factory.mktemp("study")
+    seen: list = []
+    racing = StudyVariant("racing", doubles.load_racing, deterministic_loader=doubles.load_one)
+    broken = StudyVariant("broken", doubles.load_broken)
+    result = qf.study(
+        [*VARIANTS, racing, broken], PROMPTS, work_dir=work, max_new_tokens=4, repeats=3, progress=seen.append
+    )
+    return work, result, seen
+
+
+def test_matrix_and_verdicts(finished):
+    _, result, _ = finished
+    assert result.verified == ("one", "kernel", "weights", "racing", "broken")
+    assert result.claimed == ("one", "kernel", "weights", "racing")
+    verdicts = {v.claim: v for v in result.verdicts}
+    for name in ("one", "kernel", "weights"):
+        assert verdicts[name].outcome == "match"
+        assert verdicts[name].matching == (name,)
+        assert verdicts[name].undecided == ("racing",)
+        for other in ("one", "kernel", "weights"):
+            for phase in ("prefill", "decode"):
+                assert (result.pooled(name, other, phase).differing == 0) == (name == other)
+    assert verdicts["racing"].outcome == "inconclusive"
+    assert any("racing atomics" in r for r in verdicts["racing"].reasons)
+    assert np.isnan(result.matrix("decode", "differing")[:, 4]).all()
+
+
+def test_cells_are_the_traces_comparisons(finished):
+    work, result, _ = finished
+    for cell in result.cells:
+        reference = Trace.load(work / "traces" / "reference" / cell.claimed / f"{cell.reference}.trace")
+        replay = Trace.load(work / "traces" / "replay" / cell.claimed / cell.verified / f"{cell.reference}.trace")
+        assert cell.digests == (reference.digest, replay.digest)
+        comparison = qf.compare(reference, replay)
+        assert (cell.prefill.differing, cell.decode.seeds_l2) == (
+            comparison.prefill.differing,
+            comparison.decode.seeds_l2,
+        )
+    assert len(result.cells) == 4 * 4 * 2
+
+
+def test_floors(finished):
+    _, result, _ = finished
+    assert result.floors["one"].deterministic
+    assert result.floors["one"].processes == 2
+    assert result.floors["one"].repeats == 3
+    assert result.floors["one"].warnings == ()
+    assert not result.floors["racing"].deterministic
+    assert result.floors["racing"].cause == "racing atomics (fake_atomic)"
+    assert result.deterministic_floors["racing"].deterministic
+    assert set(result.deterministic_floors) == {"racing"}
+
+
+def test_failures_are_kept_and_the_study_goes_on(finished):
+    _, result, _ = finished
+    assert {(e.variant, e.stage) for e in result.errors} == {
+        ("broken", "generate"),
+        ("broken", "replay"),
+        ("broken", "repeat"),
+    }
+    assert all("no such checkpoint" in e.error for e in result.errors)
+
+
+def test_snr_of_the_matrix(finished):
+    _, result, _ = finished
+    analysis = result.snr("decode")
+    m = result.matrix("decode", "seeds_l2")[:4, :4]
+    assert abs(analysis.noise - np.diag(m).mean()) <= 1e-15
+    assert analysis.count == 12
+    assert abs(analysis.signal - m[~np.eye(4, dtype=bool)].mean()) <= 1e-12
+
+
+def test_files(finished):
+    work, result, _ = finished
+    file = work / "results" / "study.json"
+    jsonschema.Draft202012Validator.check_schema(study_schema())
+    jsonschema.validate(json.loads(file.read_text()), study_schema())
+    again = StudyResult.load(file)
+    assert again == result
+    assert again.to_json() == result.to_json()
+    one, racing, broken = (
+        json.loads((work / "results" / f"{n}.json").read_text()) for n in ("one", "racing", "broken")
+    )
+    assert one["verdict"]["is_deterministic"] is True
+    assert one["description"] == "first"
+    assert racing["verdict"]["details"][2] == "✓ DETERMINISTIC MODE FIXES IT"
+    assert len(racing["baseline"]["tokens"]) == 3
+    assert broken == {"variant": "broken", "error": "RuntimeError: no such checkpoint", "success": False}
+    assert (result.environment["isa"], result.settings["repeats"]) == (qf.capture_environment().isa, 3)
+
+
+def test_progress_counts_every_cell(finished):
+    _, _, seen = finished
+    *cells, end = seen
+    assert [p.done for p in cells] == list(range(1, len(cells) + 1))
+    # 10 references, of them 2 missing; 50 planned replays, 32 done; 5 + 1 groups of 3 repeats, one of them failed
+    assert (len(cells), end.done, end.total, end.cell) == (8 + 32 + 15, 78, 10 + 50 + 18, "end")
+    assert seen[0].cell == "reference/one/0"
+
+
+def test_a_finished_study_computes_nothing_again(finished):
+    work, result, _ = finished
+    files = {p: p.stat().st_mtime_ns for p in work.rglob("*.trace")}
+
+    def load():
+        raise AssertionError("a model was loaded")
+
+    variants = [StudyVariant(v.name, load) for v in VARIANTS]
+    racing, broken = (
+        StudyVariant("racing", load, deterministic_loader=load),
+        StudyVariant("broken", doubles.load_broken),
+    )
+    again = qf.study([*variants, racing, broken], PROMPTS, work_dir=work, max_new_tokens=4, repeats=3)
+    assert again.cells == result.cells
+    assert again.verdicts == result.verdicts
+    assert {p: p.stat().st_mtime_ns for p in work.rglob("*.trace")} == files
+
+
+def test_another_study_is_refused_in_the_same_directory(finished):
+    work, _, _ = finished
+    with pytest.raises(ValueError, match="belongs to another study"):
+        qf.study(VARIANTS, PROMPTS, work_dir=work, max_new_tokens=5)
+
+
+def test_given_references(tmp_path):
+    reference = doubles.load_one().generate([1, 2, 3, 4], max_new_tokens=3)
+    result = qf.study(VARIANTS, work_dir=tmp_path, references={"kernel": [reference]})
+    (verdict,) = result.verdicts
+    assert (verdict.claim, verdict.outcome, verdict.matching) == ("kernel", "mismatch", ("one",))
+    assert result.floors == {}
+    assert result.snr("decode") is None
+
+
+def test_a_damaged_cell_is_computed_again(tmp_path):
+    first = qf.study(VARIANTS[:2], PROMPTS, work_dir=tmp_path, max_new_tokens=3, repeats=0)
+    file = tmp_path / "traces" / "replay" / "one" / "kernel" / "0.trace"
+    file.write_bytes(file.read_bytes()[:-1])
+    with open(tmp_path / "journal.jsonl", "a") as journal:
+        journal.write('{"half')
+    again = qf.study(VARIANTS[:2], PROMPTS, work_dir=tmp_path, max_new_tokens=3, repeats=0)
+    assert [c.prefill for c in again.cells] == [c.prefill for c in first.cells]
+    assert file.with_suffix(".refused").exists()
+    assert Trace.load(file).digest in [c.digests[1] for c in again.cells]
+    lines = (tmp_path / "journal.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines if line != '{"half'][-2:] == ["refused", "done"]
+
+
+def test_a_replay_of_other_ids_is_an_error(tmp_path):
+    class Wrong(doubles.FakeModel):
+        def teacher_force(self, trace):
+            return self.generate([9, 9], max_new_tokens=1)
+
+    variants = [VARIANTS[0], StudyVariant("wrong", lambda: Wrong("w1", "k1"))]
+    result = qf.study(variants, PROMPTS[:1], work_dir=tmp_path, max_new_tokens=2, repeats=0, claimed=["one"])
+    assert [(e.variant, e.stage) for e in result.errors] == [("wrong", "replay")]
+    assert "not the reference's" in result.errors[0].error
+    assert result.verdicts[0].outcome == "match"
+
+
+def test_repeat_processes_fail_loudly(tmp_path):
+    lost = StudyVariant("lost", lambda: doubles.load_one())
+    dying = StudyVariant("dying", doubles.load_dying)
+    result = qf.study(
+        [lost, dying], PROMPTS, work_dir=tmp_path / "w", max_new_tokens=2, claimed=[], repeats=4, noise_prompts=2
+    )
+    errors = {e.variant: e.error for e in result.errors}
+    assert "module-level function" in errors["lost"]
+    assert f"code {-signal.SIGKILL}" in errors["dying"]
+    assert result.floors == {}
+
+
+def test_one_process_floor_says_so(tmp_path):
+    result = qf.study(VARIANTS[:1], PROMPTS, work_dir=tmp_path, max_new_tokens=2, claimed=[], repeats=2, processes=1)
+    assert any("one process" in w for w in result.floors["one"].warnings)
+
+
+@pytest.mark.parametrize(
+    ("variants", "options", "message"),
+    [
+        ([], {}, "one or more different names"),
+        ([VARIANTS[0]] * 2, {}, "one or more different names"),
+        ([StudyVariant("../x", doubles.load_one)], {}, "expected letters"),
+        ([StudyVariant("", doubles.load_one)], {}, "expected letters"),
+        (VARIANTS, {"claimed": ["won"]}, "'won' is not among the variants"),
+        (VARIANTS, {"references": {"won": []}}, "'won' is not among the variants"),
+        (VARIANTS, {"prompts": [], "claimed": ["one"]}, "prompts: expected at least one"),
+    ],
+)
+def test_mistakes_are_refused(tmp_path, variants, options, message):
+    prompts = options.pop("prompts", PROMPTS)
+    with pytest.raises(ValueError, match=message):
+        qf.study(variants, prompts, work_dir=tmp_path / "w", **options)
+
+
+@pytest.mark.parametrize("damage", ["[]", "{}", '{"format": "qforensics.study", "version": 2}', "NaN", ""])
+def test_bad_study_files_are_refused(finished, tmp_path, damage):
+    (tmp_path / "s.json").write_text(damage)
+    with pytest.raises(ValueError, match=r"s\.json"):
+        StudyResult.load(tmp_path / "s.json")
+
+
+def test_study_file_with_one_wrong_field_names_it(finished, tmp_path):
+    data = json.loads((finished[0] / "results" / "study.json").read_text())
+    data["cells"][3]["prefill"]["differing"] = -1
+    (tmp_path / "s.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="cells/3/prefill/differing"):
+        StudyResult.load(tmp_path / "s.json")
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {path!r}
+import forensics_doubles as d, qforensics as qf
+variants = [qf.StudyVariant("a", d.load_slow), qf.StudyVariant("b", d.load_slow_other)]
+qf.study(variants, [[1, 2, 3], [4, 5, 6], [7, 8, 9]], work_dir={work!r}, max_new_tokens=6, repeats=2)
+"""
+
+
+def test_kill_minus_nine_loses_nothing_finished(tmp_path):
+    """Killed again and again at arbitrary moments, a study still ends with the result of an undisturbed one."""
+    script = SCRIPT.format(path=[p for p in sys.path if p], work=str(tmp_path / "w"))
+    kept: dict[Path, tuple[int, bytes]] = {}
+    kills = 0
+    for attempt in range(40):
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
+        before = len(kept)
+        deadline = time.monotonic() + 20
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list((tmp_path / "w").rglob("*.trace"))) >= before + 4:
+                time.sleep(0.003 * (attempt % 5))
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.002)
+        code = process.wait()
+        stderr = process.communicate()[1].decode()
+        now = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (tmp_path / "w").rglob("*.trace")}
+        for path, content in kept.items():
+            assert now[path] == content, f"{path} was finished and computed again"
+        for path in now:
+            Trace.load(path)
+        kept = now
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, stderr
+        kills += 1
+    assert code == 0
+    assert kills >= 3
+    variants = [StudyVariant("a", doubles.load_slow), StudyVariant("b", doubles.load_slow_other)]
+    undisturbed = qf.study(
+        variants, [[1, 2, 3], [4, 5, 6], [7, 8, 9]], work_dir=tmp_path / "u", max_new_tokens=6, repeats=2
+    )
+    survived = StudyResult.load(tmp_path / "w" / "results" / "study.json")
+    assert [(c.claimed, c.verified, c.reference, c.prefill, c.decode) for c in survived.cells] == [
+        (c.claimed, c.verified, c.reference, c.prefill, c.decode) for c in undisturbed.cells
+    ]
+    assert [(v.claim, v.outcome, v.reasons) for v in survived.verdicts] == [
+        (v.claim, v.outcome, v.reasons) for v in undisturbed.verdicts
+    ]
+    assert os.listdir(tmp_path / "w" / "results")
