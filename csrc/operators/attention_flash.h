@@ -1,5 +1,5 @@
-// The part that FlashAttention 2 and 3 share: blocks of keys from last to first, an online softmax per row, and the merge of
-// split parts. The two differ in tiles, in how they split, and in how they weigh the parts.
+// The part that FlashAttention 2 and 3 share: blocks of keys from last to first, an online softmax per row, and the
+// merge of split parts. The two differ in tiles, in how they split, and in how they weigh the parts.
 //
 // A packed row r of a kv head is query r / group, head r % group of the group.
 #pragma once
@@ -18,7 +18,8 @@ struct FlashPlan {
   AttentionTile tile;
   int64_t parts = 1;
   /// Key blocks of a part, for the tile that holds a row.
-  BlockRange (*range)(const AttentionSizes& sizes, const AttentionTile& tile, int64_t row_block, int64_t part, int64_t parts);
+  BlockRange (*range)(const AttentionSizes& sizes, const AttentionTile& tile, int64_t row_block, int64_t part,
+                      int64_t parts);
   /// Logarithm of a part's sum of exponentials, from its largest score and its sum.
   float (*log_sum)(const SfuView& sfu, float scale, float largest, float sum);
   /// weights[part] = share of each part, from the parts' logarithms; parts <= 128.

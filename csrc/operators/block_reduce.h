@@ -9,11 +9,12 @@ namespace qf {
 
 inline constexpr int kWarp = 32;
 
-/// Sum of one warp's values by shuffle-down with offsets 1, 2, 4, 8, 16; `lanes` of them take part, a lane adds only what
-/// another one of those has. values[0..31] is scratch.
+/// Sum of one warp's values by shuffle-down with offsets 1, 2, 4, 8, 16; `lanes` of them take part, a lane adds only
+/// what another one of those has. values[0..31] is scratch.
 QF_HD inline float warp_sum_ascending(float* values, int lanes) {
   for (int offset = 1; offset < kWarp; offset *= 2) {
-    for (int lane = 0; lane + offset < lanes; ++lane) values[lane] += values[lane + offset];  // ascending: reads are old
+    for (int lane = 0; lane + offset < lanes; ++lane)
+      values[lane] += values[lane + offset];  // ascending: reads are old
   }
   return values[0];
 }
