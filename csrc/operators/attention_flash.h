@@ -10,6 +10,7 @@
 #include "operators/attention.h"
 #include "operators/attention_panels.h"
 #include "operators/attention_splits.h"
+#include "operators/elements.h"
 
 namespace qf {
 
@@ -35,10 +36,5 @@ AttentionSizes largest_sizes(const AttentionArgs& args);
 
 /// Sum over `lanes` lanes by butterfly (xor lanes / 2, ..., 1); lane t first adds values t, t + lanes, ... from +0.
 float butterfly_sum(const float* values, int64_t count, int lanes);
-
-/// fp32 value with subnormals replaced by a zero of the same sign (.ftz).
-QF_HD inline float flush_subnormal(float x) {
-  return (float_bits(x) & 0x7F800000u) == 0 ? bits_float(float_bits(x) & 0x80000000u) : x;
-}
 
 }  // namespace qf

@@ -1,5 +1,6 @@
-// ex2 and CUDA's expf for 16 numbers at once: the integer steps of numerics/special_function_unit.h and cuda_math.h, lane by
-// lane, with gathers into the same tables. Include from a file that is compiled for AVX-512, in its unnamed namespace.
+// ex2 and CUDA's expf for 16 numbers at once: the integer steps of numerics/special_function_unit.h and cuda_math.h,
+// lane by lane, with gathers into the same tables. Include from a file that is compiled for AVX-512, in its unnamed
+// namespace.
 #pragma once
 
 #include <immintrin.h>
@@ -68,8 +69,7 @@ inline ExpLanes cuda_exp_lanes(const SfuCurve& ex2_curve, __m512 x) {
   a = _mm512_min_ps(a, _mm512_set1_ps(1.0f));
   // The hardware's own form: a * 252 + (2^23 * 1.5) toward minus infinity is the whole part in the low bits.
   const __m512 magic = _mm512_set1_ps(12582912.0f);
-  const __m512 sum =
-      _mm512_fmadd_round_ps(a, _mm512_set1_ps(252.0f), magic, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  const __m512 sum = _mm512_fmadd_round_ps(a, _mm512_set1_ps(252.0f), magic, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
   const __m512i whole = _mm512_sub_epi32(_mm512_castps_si512(sum), _mm512_castps_si512(magic));
   const __m512 minus_exponent = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_set1_epi32(126), whole));
   __m512 f = _mm512_fmadd_ps(x, constant(0x3FB8AA3B), minus_exponent);

@@ -131,7 +131,7 @@ void FlashRows::walk(const BlockRange& blocks, int64_t block_keys) {
 void FlashRows::normalise(float (*log_sum)(const SfuView& sfu, float scale, float largest, float sum)) {
   for (int64_t row = 0; row < queries_.count; ++row) {
     const float* quad = sums_.data() + row * 4;
-    const float sum = (quad[0] + quad[2]) + (quad[1] + quad[3]);
+    const float sum = quad_total(quad);
     if (sum == 0.0f) continue;  // a part without visible keys: its output stays 0, its logarithm -inf
     vector_ops(context_.isa)
         .scale_flushed(output_.data() + row * sizes_.head_size, sizes_.head_size, context_.sfu->rcp(sum));

@@ -10,6 +10,7 @@
 #include "base/half.h"
 #include "numerics/cuda_math.h"
 #include "numerics/dot_chain.h"
+#include "operators/elements.h"
 #include "operators/vector_ops.h"
 #if defined(__AVX512F__)
 #include "operators/exp_avx512.h"
@@ -17,8 +18,6 @@
 
 namespace qf {
 namespace {
-
-inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
 
 #if defined(__F16C__)
 /// Eight fp16 numbers; NaN without its payload, as base/half.h has it.
@@ -110,23 +109,23 @@ void exp2_scaled(const SfuView& sfu, const float* in, float c, float offset, int
     _mm512_storeu_ps(out + i, ex2_lanes(sfu.ex2_curve, _mm512_fmadd_ps(flushed_x, factor, minus_offset)));
   }
 #endif
-  for (; i < n; ++i) out[i] = sfu.ex2(std::fma(flushed(in[i]), c, -offset));
+  for (; i < n; ++i) out[i] = sfu.ex2(std::fma(flush_subnormal(in[i]), c, -offset));
 }
 
 void scale_flushed(float* values, int64_t n, float factor) {
-  for (int64_t i = 0; i < n; ++i) values[i] = flushed(flushed(values[i]) * factor);
+  for (int64_t i = 0; i < n; ++i) values[i] = flush_subnormal(flush_subnormal(values[i]) * factor);
 }
 
 void rotate(const float* x, const float* y, const float* cosine, const float* sine, int64_t n, float* out_x,
             float* out_y) {
   for (int64_t i = 0; i < n; ++i) {
-    out_x[i] = std::fma(x[i], cosine[i], -(y[i] * sine[i]));
-    out_y[i] = std::fma(y[i], cosine[i], x[i] * sine[i]);
+    out_x[i] = rotate_first(x[i], y[i], cosine[i], sine[i]);
+    out_y[i] = rotate_second(x[i], y[i], cosine[i], sine[i]);
   }
 }
 
 void divide_by_one_plus(float* gate, const float* scale, const float* mantissa, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) gate[i] = gate[i] / std::fma(scale[i], mantissa[i], 1.0f);
+  for (int64_t i = 0; i < n; ++i) gate[i] = silu_from_exp(gate[i], scale[i], mantissa[i]);
 }
 
 void thread_exp_sums(const float* scale, const float* mantissa, int64_t n, int threads, float* sums) {
@@ -155,10 +154,7 @@ void thread_pair_sums(const float* x, int64_t vectors, int threads, float* sums)
   for (int thread = 0; thread < threads; ++thread) {
     float sum = 0.0f;
     for (int64_t vector = thread; vector < vectors; vector += threads) {
-      const float* v = x + vector * 8;
-      float pairs = std::fma(v[0], v[0], v[1] * v[1]);
-      for (int j = 2; j < 8; j += 2) pairs = pairs + std::fma(v[j], v[j], v[j + 1] * v[j + 1]);
-      sum = pairs + sum;
+      sum = square_eight(x + vector * 8) + sum;
     }
     sums[thread] = sum;
   }
@@ -167,7 +163,7 @@ void thread_pair_sums(const float* x, int64_t vectors, int threads, float* sums)
 void quad_sums(const float* p, int64_t n, bool first_block, float rescale, float* sums) {
   float s[4];
   for (int t = 0; t < 4; ++t) {
-    s[t] = (first_block ? p[2 * t] : flushed(std::fma(rescale, sums[t], p[2 * t]))) + p[2 * t + 1];
+    s[t] = (first_block ? p[2 * t] : flush_subnormal(std::fma(rescale, sums[t], p[2 * t]))) + p[2 * t + 1];
   }
   for (int64_t j = 8; j < n; j += 8) {
     for (int t = 0; t < 4; ++t) s[t] = (s[t] + p[j + 2 * t]) + p[j + 2 * t + 1];
