@@ -147,6 +147,15 @@ def test_a_tiny_product_is_cut_and_one_on_the_grid_stays() -> None:
             assert found[0] == (2.0**-t if t == bits else 0.0), (name, t)
 
 
+def test_fp16_results_round_once() -> None:
+    """1 + 2^-11 is a tie in fp16: any bit that the unit kept below it, however low, must break the tie upward."""
+    for name, bits in (("v100", 23), ("a100", 24), ("h200", 25)):
+        for t in (bits, bits + 1):
+            a, b = np.float32([[1, 2.0**-5, 2.0**-13]]), np.float32([[1, 2.0**-6, 2.0 ** (13 - t)]])
+            found = fused_dot_add(a, b, np.zeros(1, np.float32), unit=name, dtype="fp16", out="fp16")
+            assert found[0] == (1 + 2.0**-10 if t == bits else 1.0), (name, t)
+
+
 @pytest.mark.parametrize("name", ["v100", "a100", "l40s", "h200", "b200"])
 def test_zero_terms_hold_the_grid_up(name: str) -> None:
     """With c = 0 the grid cannot sink below 2^(exponent of zero terms - F): a term on it counts, one below is cut."""

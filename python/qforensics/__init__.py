@@ -6,6 +6,7 @@ from qforensics.comparison import Comparison, compare
 from qforensics.container import ContainerError
 from qforensics.environment import Environment, capture_environment, validate_environment
 from qforensics.importing import ImportFormatError, import_trace
+from qforensics.model import Model, load_model
 from qforensics.noise import NoiseFloor, noise_floor
 from qforensics.report import report_html, report_text
 from qforensics.study import StudyVariant, study
@@ -19,6 +20,7 @@ __all__ = [
     "Environment",
     "ImportFormatError",
     "LogprobRows",
+    "Model",
     "NoiseFloor",
     "StudyResult",
     "StudyVariant",
@@ -28,6 +30,7 @@ __all__ = [
     "compare",
     "import_trace",
     "judge",
+    "load_model",
     "noise_floor",
     "report_html",
     "report_text",

@@ -10,7 +10,7 @@ import numpy as np
 from qforensics import _core
 from qforensics.checkpoints import Checkpoint, DenseLinear, ModelConfig, QuantizedLinear
 
-__all__ = ["assemble", "engine_config"]
+__all__ = ["assemble", "engine_config", "stored"]
 
 Progress = Callable[[int, int], None]
 _MERGED = {  # vLLM merges these: the kernels see the sum of their columns
@@ -35,7 +35,7 @@ def engine_config(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _stored(array: np.ndarray, dtype: str) -> np.ndarray:
+def stored(array: np.ndarray, dtype: str) -> np.ndarray:
     """An array in the engine's storage: float32, or the bits of a 16-bit float (one rounding to nearest where it changes)."""
     import ml_dtypes
 
@@ -77,10 +77,10 @@ def _merge(linears: Sequence[QuantizedLinear | DenseLinear]) -> QuantizedLinear 
 
 def _set_linear(engine: Any, name: str, layer: int, kernel: str, linear: QuantizedLinear | DenseLinear, dtype: str) -> None:
     options = _core.KernelOptions()
-    bias = None if linear.bias is None else _stored(linear.bias, dtype)
+    bias = None if linear.bias is None else stored(linear.bias, dtype)
     if isinstance(linear, DenseLinear):
-        stored = "bfloat16" if dtype == "bfloat16" or linear.weight.dtype.name == "bfloat16" else "float16"
-        packed = _core.pack_dense(_stored(linear.weight, stored), "bf16" if stored == "bfloat16" else "fp16")
+        wide = dtype == "bfloat16" or linear.weight.dtype.name == "bfloat16"
+        packed = _core.pack_dense(stored(linear.weight, "bfloat16" if wide else "float16"), "bf16" if wide else "fp16")
         options.transposed = True  # a linear layer's weight lies as [N, K]
     elif linear.bits == 4:
         scales = np.ascontiguousarray(linear.scales)
@@ -117,16 +117,16 @@ def assemble(engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: 
             linear = _merge([checkpoint.linear(prefix + part) for part in parts])
             chosen = dense_kernel if isinstance(linear, DenseLinear) else kernel
             _set_linear(engine, name, layer, chosen, linear, dtype)
-        engine.set_tensor("input_norm", layer, _stored(checkpoint.tensor(prefix + "input_layernorm.weight"), dtype))
-        engine.set_tensor("post_attention_norm", layer, _stored(checkpoint.tensor(prefix + "post_attention_layernorm.weight"), dtype))
+        engine.set_tensor("input_norm", layer, stored(checkpoint.tensor(prefix + "input_layernorm.weight"), dtype))
+        engine.set_tensor("post_attention_norm", layer, stored(checkpoint.tensor(prefix + "post_attention_layernorm.weight"), dtype))
         if config.qk_norm:
-            engine.set_tensor("q_norm", layer, _stored(checkpoint.tensor(prefix + "self_attn.q_norm.weight"), dtype))
-            engine.set_tensor("k_norm", layer, _stored(checkpoint.tensor(prefix + "self_attn.k_norm.weight"), dtype))
+            engine.set_tensor("q_norm", layer, stored(checkpoint.tensor(prefix + "self_attn.q_norm.weight"), dtype))
+            engine.set_tensor("k_norm", layer, stored(checkpoint.tensor(prefix + "self_attn.k_norm.weight"), dtype))
         if progress:
             progress(layer + 1, config.num_layers + 1)
-    engine.set_tensor("final_norm", -1, _stored(checkpoint.tensor("model.norm.weight"), dtype))
+    engine.set_tensor("final_norm", -1, stored(checkpoint.tensor("model.norm.weight"), dtype))
     _set_linear(engine, "lm_head", -1, dense_kernel, checkpoint.linear("lm_head"), dtype)
     if not config.tie_embeddings:
-        engine.set_tensor("embedding", -1, _stored(checkpoint.tensor("model.embed_tokens.weight"), dtype))
+        engine.set_tensor("embedding", -1, stored(checkpoint.tensor("model.embed_tokens.weight"), dtype))
     if progress:
         progress(config.num_layers + 1, config.num_layers + 1)

@@ -7,13 +7,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+from numpy.typing import NDArray
 
-from qforensics import _sfu, kernels, variants
-from qforensics._assemble import assemble, engine_config
+from qforensics import _core, operators, variants
+from qforensics._assemble import assemble, engine_config, stored
+from qforensics._sfu import sfu_tables
 from qforensics.checkpoints import Checkpoint, load
-from qforensics.devices import DeviceProfile, device as find_device
+from qforensics.devices import DeviceProfile
+from qforensics.devices import device as find_device
 from qforensics.environment import capture_environment, selected_isa
+from qforensics.plans import device_numbers, resolve
 from qforensics.trace import LogprobRows, Trace
 
 __all__ = ["PROFILES", "Model", "load_model"]
@@ -64,25 +69,35 @@ class Model:
 
     def _build(self, progress: Progress | None) -> Any:
         engine_module = _import_engine()
-        config = self.checkpoint.config
-        machine = {
-            "isa": self._isa,
-            "threads": self._threads,
-            "device": kernels.device_numbers(self.device),
-            "hopper": self.device.architecture == "hopper",
-            "deterministic": self.deterministic,
-            "seed": self._seed,
-        }
-        short = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[self._dtype]
-        positions = config.max_positions
-        engine = engine_module.Engine(engine_config(config), short, self.profile, machine, _sfu.tables(lg2=True))
-        engine.set_tensor("rotary_cache", -1, _rotary_cache(config, positions, self._dtype))
-        dense = "fp32" if self._dtype == "float32" else "cublas"
-        assemble(
-            engine, self.checkpoint, kernel=self.kernel, dense_kernel=dense, options={}, dtype=self._dtype, progress=progress
+        engine = engine_module.Engine(
+            config=engine_config(self.checkpoint.config),
+            dtype={"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[self._dtype],
+            profile=self.profile,
+            compute_major=self.device.compute_capability[0],
+            isa=self._isa,
+            threads=self._threads,
+            device=_core.DeviceNumbers(device_numbers(self.device)),
+            deterministic=self.deterministic,
+            special=sfu_tables(lg2=True),
         )
+        engine.set_tensor("rotary_cache", -1, self._rotary_cache())
+        dense = "fp32" if self._dtype == "float32" else "cublas"
+        assemble(engine, self.checkpoint, kernel=self.kernel, dense_kernel=dense, dtype=self._dtype, progress=progress)
         engine.finish()
         return engine
+
+    def _rotary_cache(self) -> NDArray[Any]:
+        config, major = self.checkpoint.config, self.device.compute_capability[0]
+        cache = operators.rotary_cache(
+            theta=config.rope_theta,
+            head_size=config.head_dim,
+            positions=config.max_positions,
+            dtype=np.dtype(self._dtype) if self._dtype != "bfloat16" else ml_dtypes.bfloat16,
+            llama3=_llama3_scaling(config.rope_scaling),
+            profile=self.profile,
+            compute_major=major,
+        )
+        return stored(cache, self._dtype)
 
     def teacher_force(self, trace: Trace, *, top_k: int | None = None, progress: Progress | None = None) -> Trace:
         """Replay a trace's ids: the prompt as one prefill, then its generated ids one decode step each.
@@ -276,7 +291,7 @@ def _open(model: str | Path | Checkpoint, variant: variants.Variant | None) -> C
 
     if model == prepare.DEFAULT_MODEL:
         form = variant.form if variant is not None else "fp16"
-        return load(prepare.ensure(form))
+        return load(prepare.prepare([form])[form])
     return load(model)
 
 
@@ -290,14 +305,22 @@ def _variant_of(checkpoint: Checkpoint) -> variants.Variant:
 def _kernel_of(variant: variants.Variant, device: DeviceProfile, profile: str) -> str:
     if profile == "fp32" and variant.name != "openvino":
         return "fp32"
-    return kernels.resolve(variant.name, device, ENGINE)
+    return resolve(variant.name, device, ENGINE)
 
 
-def _rotary_cache(config: Any, positions: int, dtype: str) -> np.ndarray:
-    from qforensics import operators
-
-    return operators.rotary_cache(
-        theta=config.rope_theta, head_size=config.head_dim, positions=positions, scaling=config.rope_scaling, dtype=dtype
+def _llama3_scaling(scaling: Mapping[str, Any] | None) -> tuple[float, float, float, int] | None:
+    if not scaling:
+        return None
+    kind = scaling.get("rope_type", scaling.get("type"))
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise ValueError(f"config.json: rope_scaling: expected rope_type 'llama3' or 'default', found {kind!r}")
+    return (
+        float(scaling["factor"]),
+        float(scaling["low_freq_factor"]),
+        float(scaling["high_freq_factor"]),
+        int(scaling["original_max_position_embeddings"]),
     )
 
 

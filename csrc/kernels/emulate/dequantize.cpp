@@ -53,39 +53,37 @@ void run_stretch(Isa isa, const GroupRule& rule, const CodeStretch& stretch) {
 
 }  // namespace
 
-GroupRule group_rule(WeightRule rule, const PackedWeight& w, int64_t panel, int64_t group) {
+GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, int64_t group) {
   const int64_t at = (panel * w.groups() + group) * kPanelWidth;
   GroupRule r{};
-  r.exact = true;
-  for (int c = 0; c < kPanelWidth; ++c) {
-    const uint16_t bits = w.scales[static_cast<size_t>(at + c)];
-    const float z = w.zeros[static_cast<size_t>(at + c)];
-    const float s = w.format == Format::bf16 ? bf16_to_float(bits) : half_to_float(bits);
-    r.base[c] = z, r.scale[c] = s, r.add[c] = 0.0f;
-    switch (rule) {
-      case WeightRule::fp16_sub_mul: r.narrow = Narrow::fp16; break;
-      case WeightRule::bf16_sub_mul: r.narrow = Narrow::bf16; break;
-      case WeightRule::real: r.narrow = Narrow::none; break;
-      case WeightRule::integer: r.scale[c] = 1.0f; break;
-      case WeightRule::fp16_fma:
-        r.narrow = Narrow::fp16;
-        r.base[c] = 0.0f, r.add[c] = round_to_half(-(z * s));
-        break;
-      case WeightRule::bf16_fma:
-        r.narrow = Narrow::bf16;
-        r.base[c] = 0.0f, r.add[c] = round_to_bf16(-(z * s));
-        break;
-      case WeightRule::bf16_offset:
-        r.narrow = Narrow::bf16;
-        r.base[c] = 8.0f, r.add[c] = round_to_bf16((8.0f - z) * s);
-        break;
-      case WeightRule::dense: break;
+  widen_span(isa, w.format, w.scales.data() + at, r.scale, kPanelWidth);
+  for (int c = 0; c < kPanelWidth; ++c) r.base[c] = w.zeros[static_cast<size_t>(at + c)];
+  const auto fold_zero = [&](float base) {  // add = rounded (base - z) * s, subtracted from the code: base
+    for (int c = 0; c < kPanelWidth; ++c) {
+      r.add[c] = (base - r.base[c]) * r.scale[c];
+      r.base[c] = base;
     }
-    if (w.offsets.empty()) continue;
-    require(rule == WeightRule::bf16_offset || rule == WeightRule::real, "weights with float offsets have no rule '",
-            weight_rule_text(rule), "'");
-    r.base[c] = 8.0f, r.add[c] = w.offsets[static_cast<size_t>(at + c)], r.exact = false;
+    narrow_span(isa, r.narrow, r.add, kPanelWidth);
+  };
+  switch (rule) {
+    case WeightRule::fp16_sub_mul: r.narrow = Narrow::fp16; break;
+    case WeightRule::bf16_sub_mul: r.narrow = Narrow::bf16; break;
+    case WeightRule::fp16_fma: r.narrow = Narrow::fp16, fold_zero(0.0f); break;
+    case WeightRule::bf16_fma: r.narrow = Narrow::bf16, fold_zero(0.0f); break;
+    case WeightRule::bf16_offset: r.narrow = Narrow::bf16, fold_zero(8.0f); break;
+    case WeightRule::integer:
+      for (float& scale : r.scale) scale = 1.0f;
+      break;
+    case WeightRule::real:
+    case WeightRule::dense: break;
   }
+  bool finite = true;
+  for (const float scale : r.scale) finite &= scale - scale == 0.0f;
+  r.exact = finite && w.offsets.empty();
+  if (w.offsets.empty()) return r;
+  require(rule == WeightRule::bf16_offset || rule == WeightRule::real, "weights with float offsets have no rule '",
+          weight_rule_text(rule), "'");
+  for (int c = 0; c < kPanelWidth; ++c) r.base[c] = 8.0f, r.add[c] = w.offsets[static_cast<size_t>(at + c)];
   return r;
 }
 
@@ -93,13 +91,19 @@ void dequantize(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, 
                 int lowest_exponent, float* value, int16_t* exponent) {
   if (rule == WeightRule::dense) {
     const int64_t count = (k_end - k_begin) * kPanelWidth;
+#if defined(__x86_64__)
+    if (isa == Isa::avx512 && exponent != nullptr) {
+      return avx512::widen_dense(w.format, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, k_end - k_begin,
+                                 value, exponent);
+    }
+#endif
     widen_span(isa, w.format, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, value, count);
     if (exponent != nullptr) panel_exponent_span(isa, lowest_exponent, value, exponent, k_end - k_begin);
     return;
   }
   for (int64_t k = k_begin; k < k_end;) {
     const int64_t group = k / w.group, end = std::min(k_end, (group + 1) * w.group), at = (k - k_begin) * kPanelWidth;
-    run_stretch(isa, group_rule(rule, w, panel, group),
+    run_stretch(isa, group_rule(isa, rule, w, panel, group),
                 {w.codes.data() + (panel * w.k + k) * 8, end - k, lowest_exponent, value + at,
                  exponent == nullptr ? nullptr : exponent + at});
     k = end;

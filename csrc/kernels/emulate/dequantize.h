@@ -15,10 +15,10 @@ struct GroupRule {
   alignas(64) float scale[kPanelWidth];
   alignas(64) float add[kPanelWidth];
   Narrow narrow;
-  bool exact;  // product plus add is exact in fp32; false only with stored float offsets
+  bool exact;  // scales are finite, and product plus add is exact in fp32 (not so with stored float offsets)
 };
 
-GroupRule group_rule(WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t group);
+GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t group);
 
 /// k in [k_begin, k_end) of a panel: value[(k - k_begin) * 16 + column], column exponents in pairs of k unless null.
 /// k_begin and k_end are even (as groups are) where exponents are wanted.
@@ -35,7 +35,9 @@ struct CodeStretch {
 };
 namespace avx512 {
 void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch);
-}
+/// Dense weights [k_count][16] of fp16 or bf16 with their format's exponents.
+void widen_dense(Format format, const uint16_t* bits, int64_t k_count, float* value, int16_t* exponent);
+}  // namespace avx512
 namespace avx2 {
 void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch);
 }

@@ -22,6 +22,8 @@ void check_call(const Plan& plan, const PackedWeight& weight, const GemmArgs& ar
   const bool half_unit = uses_matrix_unit(plan) || plan.step == StepRule::half2_chain;
   require(!half_unit || weight.format == plan.activations, plan.kernel, ": activations are ",
           format_name(plan.activations), ", scales or weights ", format_name(weight.format));
+  require(weight.is_dense() || weight.group % 2 == 0 || weight.groups() == 1, plan.kernel, ": odd group size ",
+          weight.group);
   require(args.lda >= plan.k && args.ldo >= plan.n, plan.kernel, ": row strides ", args.lda, " and ", args.ldo,
           " are shorter than K = ", plan.k, " and N = ", plan.n);
   require((plan.epilogue.bias != BiasRule::none) == (args.bias != nullptr), plan.kernel, ": the plan has ",

@@ -1,11 +1,41 @@
 #include "kernels/emulate/scalar_chain.h"
 
+#include <cmath>
+
 #include "base/half.h"
 #include "kernels/emulate/round_to_odd.h"
 #include "kernels/emulate/scalar_chain_loops.h"
 
 namespace qf {
 namespace {
+
+struct PortableLanes {
+  struct Vector {
+    float x[kPanelWidth];
+  };
+  static Vector all(float value) {
+    Vector v;
+    for (float& x : v.x) x = value;
+    return v;
+  }
+  static Vector zero() { return all(0.0f); }
+  static Vector load(const float* from) {
+    Vector v;
+    for (int c = 0; c < kPanelWidth; ++c) v.x[c] = from[c];
+    return v;
+  }
+  static void store(float* to, const Vector& v) {
+    for (int c = 0; c < kPanelWidth; ++c) to[c] = v.x[c];
+  }
+  static Vector mul(Vector a, const Vector& b) {
+    for (int c = 0; c < kPanelWidth; ++c) a.x[c] *= b.x[c];
+    return a;
+  }
+  static Vector fma(Vector a, const Vector& b, const Vector& add) {
+    for (int c = 0; c < kPanelWidth; ++c) a.x[c] = std::fma(a.x[c], b.x[c], add.x[c]);
+    return a;
+  }
+};
 
 /// fp16 FMA: the product of two halves is exact in fp32; the sum is rounded to odd, then once to fp16.
 float half_fma(float a, float w, float c) { return round_to_half(add_to_odd(a * w, c)); }
@@ -26,7 +56,7 @@ void half2_portable(const ScalarChainArgs& args) {
               even = half_fma(a[k + j], w[j * kPanelWidth], even);
               odd = half_fma(a[k + j + 1], w[(j + 1) * kPanelWidth], odd);
             }
-            out[c] = __builtin_fmaf(even + odd, scale[c], out[c]);
+            out[c] = std::fma(even + odd, scale[c], out[c]);
           }
         }
       }
@@ -49,7 +79,7 @@ void float_chain(Isa isa, const ScalarChainArgs& args) {
   if (isa == Isa::avx512) return avx512::float_chain(args);
   if (isa == Isa::avx2) return avx2::float_chain(args);
 #endif
-  float_loops(args);
+  float_chains<PortableLanes>(args);
 }
 
 void int32_chain(Isa isa, const ScalarChainArgs& args) {
@@ -57,7 +87,7 @@ void int32_chain(Isa isa, const ScalarChainArgs& args) {
   if (isa == Isa::avx512) return avx512::int32_chain(args);
   if (isa == Isa::avx2) return avx2::int32_chain(args);
 #endif
-  int32_loops(args);
+  int32_chains<PortableLanes>(args);
 }
 
 }  // namespace qf

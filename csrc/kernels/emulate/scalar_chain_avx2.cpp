@@ -5,6 +5,23 @@
 namespace qf::avx2 {
 namespace {
 
+struct Lanes {
+  struct Vector {
+    __m256 low, high;
+  };
+  static Vector all(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+  static Vector zero() { return all(0.0f); }
+  static Vector load(const float* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
+  static void store(float* to, Vector v) {
+    _mm256_storeu_ps(to, v.low);
+    _mm256_storeu_ps(to + 8, v.high);
+  }
+  static Vector mul(Vector a, Vector b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
+  static Vector fma(Vector a, Vector b, Vector c) {
+    return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+  }
+};
+
 __m256 to_half(__m256 x) { return _mm256_cvtph_ps(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)); }
 
 /// fp16 FMA with one rounding: exact product, sum rounded to odd by its two-sum residual (see round_to_odd.h).
@@ -55,7 +72,7 @@ void half2_chain(const ScalarChainArgs& args) {
   }
 }
 
-void float_chain(const ScalarChainArgs& args) { float_loops(args); }
-void int32_chain(const ScalarChainArgs& args) { int32_loops(args); }
+void float_chain(const ScalarChainArgs& args) { float_chains<Lanes>(args); }
+void int32_chain(const ScalarChainArgs& args) { int32_chains<Lanes>(args); }
 
 }  // namespace qf::avx2

@@ -5,6 +5,16 @@
 namespace qf::avx512 {
 namespace {
 
+struct Lanes {
+  using Vector = __m512;
+  static Vector all(float value) { return _mm512_set1_ps(value); }
+  static Vector zero() { return _mm512_setzero_ps(); }
+  static Vector load(const float* from) { return _mm512_loadu_ps(from); }
+  static void store(float* to, Vector v) { _mm512_storeu_ps(to, v); }
+  static Vector mul(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
+  static Vector fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+};
+
 /// fp32 rounded to odd -> fp16 -> fp32.
 __m512 to_half(__m512 x) { return _mm512_cvtph_ps(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)); }
 
@@ -70,7 +80,7 @@ void half2_chain(const ScalarChainArgs& args) {
   }
 }
 
-void float_chain(const ScalarChainArgs& args) { float_loops(args); }
-void int32_chain(const ScalarChainArgs& args) { int32_loops(args); }
+void float_chain(const ScalarChainArgs& args) { float_chains<Lanes>(args); }
+void int32_chain(const ScalarChainArgs& args) { int32_chains<Lanes>(args); }
 
 }  // namespace qf::avx512
