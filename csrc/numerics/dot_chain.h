@@ -4,7 +4,7 @@
 // strided set of k in ascending order. An implementation per instruction set gives the bits of the oracle
 // (matrix_unit.h), for all inputs: out-of-range blocks and special values take a slow path, per block.
 #pragma once
-// nvcc: u[0] = static_cast<uint32_t>(qf::operand_exponent(x[0], -14));
+// nvcc: u[0] = static_cast<uint32_t>(qf::column_exponent(x[0], -14));
 
 #include <cstdint>
 
