@@ -1,4 +1,4 @@
-"""Small checkpoints on disk for the tests, written by other people's writers, and plain-loop readers of the packed words."""
+"""Small checkpoints on disk for the tests, and a plain-loop reader of packed words."""
 
 import json
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from qforensics.quantize import METHODS
 from safetensors.numpy import save_file
 
 CONFIG = ModelConfig(
-    architecture="llama", hidden_size=128, intermediate_size=256, num_layers=1, num_heads=4, num_kv_heads=2, head_dim=32,
-    vocab_size=64, rms_norm_eps=1e-5, rope_theta=10000.0, tie_embeddings=True, max_positions=64,
+    architecture="llama", hidden_size=128, intermediate_size=256, num_layers=1, num_heads=4, num_kv_heads=2,
+    head_dim=32, vocab_size=64, rms_norm_eps=1e-5, rope_theta=10000.0, tie_embeddings=True, max_positions=64,
 )  # fmt: skip
 Q_PROJ = "model.layers.0.self_attn.q_proj"
 GROUP = 32
@@ -42,7 +42,9 @@ def write_directory(
     return path
 
 
-def quantized_tensors(config: ModelConfig, method: str, pack: Any, group: int = GROUP, seed: int = 0) -> dict[str, np.ndarray]:
+def quantized_tensors(
+    config: ModelConfig, method: str, pack: Any, group: int = GROUP, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Tensors of a packed checkpoint: every layer but lm_head through `pack`."""
     result = {}
     for name, array in dense_tensors(config, seed).items():

@@ -16,8 +16,8 @@ NAMES = {
     "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
 }  # fmt: skip
 
 
@@ -77,7 +77,9 @@ def undo(rows, heads):
     return result
 
 
-@pytest.mark.parametrize("kind", [GgmlType.Q4_0, GgmlType.Q4_1, GgmlType.Q8_0, GgmlType.F16, GgmlType.F32, GgmlType.BF16])
+@pytest.mark.parametrize(
+    "kind", [GgmlType.Q4_0, GgmlType.Q4_1, GgmlType.Q8_0, GgmlType.F16, GgmlType.F32, GgmlType.BF16]
+)
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_values(tmp_path, kind, architecture):
     config = dataclasses.replace(CONFIG, architecture=architecture, attention_bias=architecture == "qwen2")
@@ -111,11 +113,15 @@ def file(tmp_path):
     return tmp_path / "m.gguf"
 
 
+def read_layers(path):
+    checkpoint = load(path)
+    for name in checkpoint.linear_names:
+        checkpoint.linear(name)
+
+
 def refused(path, message):
     with pytest.raises(CheckpointError) as caught:
-        checkpoint = load(path)
-        for name in checkpoint.linear_names:
-            checkpoint.linear(name)
+        read_layers(path)
     assert re.search(message, str(caught.value)), str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -135,6 +141,8 @@ def test_truncated_and_oversized(file):
     for size in (0, 3, 7, 20, 100, len(data) // 2, len(data) - 40):
         file.write_bytes(data[:size])
         refused(file, "expected .* bytes|file's end|truncated|can hold")
+    file.write_bytes(data[:-17])  # within the last tensor: refused before it is read
+    refused(file, "bytes at .* found the file's end")
     file.write_bytes(data + bytes(64))
     refused(file, "size: expected the last tensor's end")
 
@@ -156,7 +164,11 @@ def test_counts(file, offset, code, value, message):
 
 def test_array_lengths_are_checked_before_anything_is_made(file):
     head = struct.pack("<Q", len("tokenizer.ggml.tokens")) + b"tokenizer.ggml.tokens" + struct.pack("<I", 9)
-    for kind, count, message in ((8, 2**50, "no more than the file can hold"), (4, 2**50, "bytes at offset"), (9, 1, "an array of arrays")):
+    for kind, count, message in (
+        (8, 2**50, "no more than the file can hold"),
+        (4, 2**50, "bytes at offset"),
+        (9, 1, "an array of arrays"),
+    ):
         data = file.read_bytes()
         patched(file, head + struct.pack("<IQ", 8, 3), head + struct.pack("<IQ", kind, count))
         refused(file, message)

@@ -7,7 +7,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 from checkpoint_files import (  # fmt: skip
-    CONFIG, GROUP, Q_PROJ, bfloat16_pairs, dense_tensors, quantized_tensors, random_layer, stream_value, write_directory,
+    CONFIG,
+    GROUP,
+    Q_PROJ,
+    bfloat16_pairs,
+    dense_tensors,
+    quantized_tensors,
+    random_layer,
+    stream_value,
+    write_directory,
 )
 from qforensics.checkpoints import DenseLinear, QuantizedLinear, load
 from qforensics.checkpoints._bits import AWQ_ORDER, pack_bits, unpack_bits
@@ -17,14 +25,26 @@ from qforensics.quantize._pack import CONTAINERS, torchao_metadata
 from safetensors.numpy import save_file
 
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True, "version": "gemm"}
-GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": False, "sym": False, "checkpoint_format": "gptq"}
+GPTQ = {
+    "quant_method": "gptq",
+    "bits": 4,
+    "group_size": GROUP,
+    "desc_act": False,
+    "sym": False,
+    "checkpoint_format": "gptq",
+}
 K, N = 128, 128  # of Q_PROJ
 
 
 def compressed(**weights):
     scheme = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": GROUP} | weights
     groups = {"group_0": {"targets": ["Linear"], "weights": scheme, "input_activations": None}}
-    return {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": groups, "ignore": ["lm_head"]}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": groups,
+        "ignore": ["lm_head"],
+    }
 
 
 def directory_with(path, layer, pack, quantization, metadata=None):
@@ -126,8 +146,12 @@ def test_compressed_tensors_against_plain_loops(tmp_path, bits, symmetric, group
     groups = 1 if group == -1 else K // group
     zeros = np.full((groups, N), 1 << (bits - 1), np.uint8) if symmetric else None
     layer = random_layer(K, N, group, bits=bits, zeros=zeros)
-    settings = compressed(num_bits=bits, symmetric=symmetric, group_size=group, strategy="channel" if group == -1 else "group")
-    path, tensors = directory_with(tmp_path / "m", layer, lambda x: pack_compressed_tensors(x, symmetric=symmetric), settings)
+    settings = compressed(
+        num_bits=bits, symmetric=symmetric, group_size=group, strategy="channel" if group == -1 else "group"
+    )
+    path, tensors = directory_with(
+        tmp_path / "m", layer, lambda x: pack_compressed_tensors(x, symmetric=symmetric), settings
+    )
     words = tensors[Q_PROJ + ".weight_packed"].tolist()
     for n in (0, 5, N - 1):
         assert [stream_value(words[n], k, bits) for k in range(K)] == layer.codes[:, n].tolist()
@@ -139,7 +163,9 @@ def test_compressed_tensors_against_plain_loops(tmp_path, bits, symmetric, group
 
 def test_compressed_tensors_act_order_and_bfloat16_scales(tmp_path):
     index = np.random.default_rng(3).permutation(np.arange(K, dtype=np.int32) // GROUP)
-    layer = random_layer(K, N, GROUP, group_index=index, zeros=np.full((4, N), 8, np.uint8), scale_dtype=ml_dtypes.bfloat16)
+    layer = random_layer(
+        K, N, GROUP, group_index=index, zeros=np.full((4, N), 8, np.uint8), scale_dtype=ml_dtypes.bfloat16
+    )
     path, _ = directory_with(tmp_path / "m", layer, pack_compressed_tensors, compressed(actorder="group"))
     assert_same_layer(load(path).linear(Q_PROJ), layer)
 
@@ -160,9 +186,13 @@ def test_tiles_against_the_lane_definition():
 
 def test_torchao(tmp_path):
     scales, offsets = bfloat16_pairs(K // GROUP, N)
-    layer = dataclasses.replace(random_layer(K, N, GROUP, zeros=np.full((4, N), 8, np.uint8)), scales=scales, offsets=offsets)
+    layer = dataclasses.replace(
+        random_layer(K, N, GROUP, zeros=np.full((4, N), 8, np.uint8)), scales=scales, offsets=offsets
+    )
     metadata = torchao_metadata({Q_PROJ: (N, K)}, [], {Q_PROJ: GROUP})
-    path, tensors = directory_with(tmp_path / "m", layer, pack_torchao, CONTAINERS["pytorch_int4"].settings(GROUP), metadata)
+    path, tensors = directory_with(
+        tmp_path / "m", layer, pack_torchao, CONTAINERS["pytorch_int4"].settings(GROUP), metadata
+    )
     assert tensors[Q_PROJ + "._weight_qdata"].shape == (N // 8, 1024 // 128, 32, 4)  # K padded to 1024
     checkpoint = load(path)
     assert checkpoint.quantization["group_size"] == GROUP
@@ -187,7 +217,9 @@ def test_dense_layers_beside_packed_ones(tmp_path):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_plain_checkpoints(tmp_path, dtype, architecture):
-    config = dataclasses.replace(CONFIG, architecture=architecture, attention_bias=architecture == "qwen2", tie_embeddings=False)
+    config = dataclasses.replace(
+        CONFIG, architecture=architecture, attention_bias=architecture == "qwen2", tie_embeddings=False
+    )
     tensors = {name: value.astype(dtype) for name, value in dense_tensors(config).items()}
     checkpoint = load(write_directory(tmp_path / "m", config, tensors))
     assert (checkpoint.format, checkpoint.config, checkpoint.quantization) == ("hf", config, {})

@@ -115,6 +115,8 @@ def test_gptq_tensors(tmp_path, name, change, message):
     ({"checkpoint_format": "gptq_v2"}, r"expected 8 everywhere \(sym is true, format v2\), found 7"),
     ({"dynamic": {"-:.*": {}}}, "dynamic: expected no per-layer overrides"),
     ({"group_size": 48}, "K a multiple of the group size 48"),
+    ({"sym": "true"}, "sym: expected true or false, found 'true'"),
+    ({"desc_act": 1}, "desc_act: expected true or false, found 1"),
 ])  # fmt: skip
 def test_gptq_settings(tmp_path, change, message):
     tensors = quantized_tensors(CONFIG, "gptq", pack_gptq)
@@ -129,7 +131,9 @@ def test_gptq_v2_zeros_in_a_file_without_format(tmp_path):
 
 def test_gptq_wrapped_zero(tmp_path):
     tensors = changed(quantized_tensors(CONFIG, "gptq", pack_gptq), "qzeros", with_value(-1))
-    refused(write_directory(tmp_path / "m", CONFIG, tensors, GPTQ), "expected v1 zeros below 15, found one that wrapped")
+    refused(
+        write_directory(tmp_path / "m", CONFIG, tensors, GPTQ), "expected v1 zeros below 15, found one that wrapped"
+    )
 
 
 def test_gptq_act_order_without_index(tmp_path):
@@ -156,7 +160,7 @@ def test_compressed_tensors(tmp_path, name, change, message):
     (compressed() | {"format": "marlin-24"}, "format: expected 'pack-quantized', found 'marlin-24'"),
     (compressed() | {"config_groups": {}}, "config_groups: expected one group"),
     (compressed() | {"config_groups": {"g": 3}}, "config_groups: expected an object with weights"),
-    (compressed() | {"config_groups": {"g": {"weights": {}, "input_activations": {}}}}, "input_activations: expected null"),
+    (compressed() | {"config_groups": {"g": {"weights": {}, "input_activations": {}}}}, "expected null"),
     (compressed(type="float"), "weights.type: expected 'int', found 'float'"),
     (compressed(num_bits=3), "num_bits: expected 4 or 8, found 3"),
     (compressed(strategy="tensor"), "strategy: expected 'group' or 'channel', found 'tensor'"),

@@ -90,7 +90,10 @@ def test_repr_is_one_line():
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_config_round_trip(architecture):
     config = dataclasses.replace(
-        CONFIG, architecture=architecture, attention_bias=architecture == "qwen2", rope_scaling={"rope_type": "llama3", "factor": 8.0}
+        CONFIG,
+        architecture=architecture,
+        attention_bias=architecture == "qwen2",
+        rope_scaling={"rope_type": "llama3", "factor": 8.0},
     )
     assert ModelConfig.from_hf(config.to_hf()) == config
 

@@ -22,8 +22,6 @@ QF_HD_INLINE float bits_float(uint32_t bits) {
 }
 
 /// 2^exponent for exponents of normal fp32 numbers (-126 .. 127).
-QF_HD_INLINE float exp2_int(int exponent) {
-  return bits_float(static_cast<uint32_t>(exponent + 127) << 23);
-}
+QF_HD_INLINE float exp2_int(int exponent) { return bits_float(static_cast<uint32_t>(exponent + 127) << 23); }
 
 }  // namespace qf

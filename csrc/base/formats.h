@@ -71,10 +71,10 @@ QF_HD_INLINE float e2m1_to_float(uint8_t code) {
   return detail::with_sign(detail::decode_magnitude(code & 7u, 1, 1), code & 8u);
 }
 
-/// NaN has no code and becomes -0, as in ml_dtypes.
+/// NaN has no code and becomes a zero of its sign.
 QF_HD_INLINE uint8_t float_to_e2m1(float value) {
   const uint32_t bits = float_bits(value), sign = (bits >> 28) & 8u, magnitude = bits & 0x7FFFFFFFu;
-  if (magnitude > 0x7F800000u) return 8u;
+  if (magnitude > 0x7F800000u) return static_cast<uint8_t>(sign);
   const uint32_t code = magnitude == 0x7F800000u ? 7u : detail::encode_magnitude(magnitude, 1, 1);
   return static_cast<uint8_t>(sign | (code > 7u ? 7u : code));
 }

@@ -50,7 +50,8 @@ class Runtime {
 
   template <class Args>
   void run(const Definition<Args>& definition, const Args& args) {
-    require(context_.sfu != nullptr || definition.notes == nullptr, "this definition needs the special-function tables");
+    require(context_.sfu != nullptr || definition.notes == nullptr,
+            "this definition needs the special-function tables");
     definition.add_unconfirmed(args, notes_);
     py::gil_scoped_release release;
     definition(context_, args);
@@ -64,19 +65,22 @@ class Runtime {
   std::set<std::string> notes_;
 };
 
-py::array embedding(Runtime& runtime, const std::string& dtype_text, const py::array& table, const Array<int64_t>& ids) {
+py::array embedding(Runtime& runtime, const std::string& dtype_text, const py::array& table,
+                    const Array<int64_t>& ids) {
   const DType dtype = parse_dtype(dtype_text);
   checked(table, dtype, {-1, -1}, "table");
   require_shape(ids, {-1}, "ids");
   py::array out = empty(dtype, {ids.shape(0), table.shape(1)});
-  runtime.run(runtime.set().embedding,
-              EmbeddingArgs{dtype, table.data(), ids.data(), out.mutable_data(), table.shape(0), table.shape(1), ids.shape(0)});
+  runtime.run(runtime.set().embedding, EmbeddingArgs{dtype, table.data(), ids.data(), out.mutable_data(),
+                                                     table.shape(0), table.shape(1), ids.shape(0)});
   return out;
 }
 
-py::array rms_norm(Runtime& runtime, const std::string& dtype_text, const py::array& x, const py::array& weight, float epsilon) {
+py::array rms_norm(Runtime& runtime, const std::string& dtype_text, const py::array& x, const py::array& weight,
+                   float epsilon) {
   const DType dtype = parse_dtype(dtype_text);
-  require(x.ndim() == 2 || x.ndim() == 3, "x: expected [rows, columns] or [tokens, heads, columns], found ", shape_text(x));
+  require(x.ndim() == 2 || x.ndim() == 3, "x: expected [rows, columns] or [tokens, heads, columns], found ",
+          shape_text(x));
   checked(x, dtype, Shape(static_cast<size_t>(x.ndim()), -1), "x");
   const py::ssize_t columns = x.shape(x.ndim() - 1), inner = x.ndim() == 3 ? x.shape(1) : 1;
   checked(weight, dtype, {columns}, "weight");
@@ -95,23 +99,24 @@ py::array rms_norm(Runtime& runtime, const std::string& dtype_text, const py::ar
   return out;
 }
 
-py::tuple fused_add_rms_norm(Runtime& runtime, const std::string& dtype_text, const py::array& x, const py::array& residual,
-                             const py::array& weight, float epsilon) {
+py::tuple fused_add_rms_norm(Runtime& runtime, const std::string& dtype_text, const py::array& x,
+                             const py::array& residual, const py::array& weight, float epsilon) {
   const DType dtype = parse_dtype(dtype_text);
   checked(x, dtype, {-1, -1}, "x");
   checked(residual, dtype, {x.shape(0), x.shape(1)}, "residual");
   checked(weight, dtype, {x.shape(1)}, "weight");
   py::array out = empty(dtype, {x.shape(0), x.shape(1)}), sum = empty(dtype, {x.shape(0), x.shape(1)});
   runtime.run(runtime.set().fused_add_rms_norm,
-              FusedAddRmsNormArgs{dtype, x.data(), residual.data(), weight.data(), out.mutable_data(), sum.mutable_data(),
-                                  x.shape(0), x.shape(1), epsilon});
+              FusedAddRmsNormArgs{dtype, x.data(), residual.data(), weight.data(), out.mutable_data(),
+                                  sum.mutable_data(), x.shape(0), x.shape(1), epsilon});
   return py::make_tuple(out, sum);
 }
 
-py::array rotary_cache(Runtime& runtime, const std::string& dtype_text, float theta, int64_t head_size, int64_t positions,
-                       float factor, float low, float high, float original) {
+py::array rotary_cache(Runtime& runtime, const std::string& dtype_text, float theta, int64_t head_size,
+                       int64_t positions, float factor, float low, float high, float original) {
   const DType dtype = parse_dtype(dtype_text);
-  require(head_size > 0 && head_size % 2 == 0 && positions > 0, "rotary cache of ", positions, " positions, head size ", head_size);
+  require(head_size > 0 && head_size % 2 == 0 && positions > 0, "rotary cache of ", positions, " positions, head size ",
+          head_size);
   py::array out = empty(dtype, {positions, head_size});
   runtime.run(runtime.set().rotary_cache,
               RotaryCacheArgs{dtype, theta, head_size, positions, {factor, low, high, original}, out.mutable_data()});
@@ -125,8 +130,8 @@ py::array rotary(Runtime& runtime, const std::string& dtype_text, const py::arra
   require_shape(positions, {x.shape(0)}, "positions");
   checked(cache, dtype, {-1, x.shape(2)}, "cache");
   py::array out = copied(x, dtype);
-  runtime.run(runtime.set().rotary, RotaryArgs{dtype, positions.data(), cache.data(), out.mutable_data(), x.shape(0), x.shape(1),
-                                               x.shape(2), x.shape(1) * x.shape(2), cache.shape(0)});
+  runtime.run(runtime.set().rotary, RotaryArgs{dtype, positions.data(), cache.data(), out.mutable_data(), x.shape(0),
+                                               x.shape(1), x.shape(2), x.shape(1) * x.shape(2), cache.shape(0)});
   return out;
 }
 
@@ -135,7 +140,8 @@ py::array silu_and_mul(Runtime& runtime, const std::string& dtype_text, const py
   checked(x, dtype, {-1, -1}, "x");
   require(x.shape(1) % 2 == 0, "x: expected gate and up side by side, found ", shape_text(x));
   py::array out = empty(dtype, {x.shape(0), x.shape(1) / 2});
-  runtime.run(runtime.set().silu_and_mul, SiluAndMulArgs{dtype, x.data(), out.mutable_data(), x.shape(0), x.shape(1) / 2});
+  runtime.run(runtime.set().silu_and_mul,
+              SiluAndMulArgs{dtype, x.data(), out.mutable_data(), x.shape(0), x.shape(1) / 2});
   return out;
 }
 
@@ -143,8 +149,8 @@ Array<float> log_softmax(Runtime& runtime, const std::string& dtype_text, const 
   const DType dtype = parse_dtype(dtype_text);
   checked(logits, dtype, {-1, -1}, "logits");
   Array<float> out({logits.shape(0), logits.shape(1)});
-  runtime.run(runtime.set().log_softmax, LogSoftmaxArgs{dtype, logits.data(), out.mutable_data(), logits.shape(0), logits.shape(1),
-                                                        logits.shape(1)});
+  runtime.run(runtime.set().log_softmax, LogSoftmaxArgs{dtype, logits.data(), out.mutable_data(), logits.shape(0),
+                                                        logits.shape(1), logits.shape(1)});
   return out;
 }
 
@@ -152,8 +158,8 @@ py::tuple top_k(Runtime& runtime, const Array<float>& logprobs, int64_t k) {
   require_shape(logprobs, {-1, -1}, "logprobs");
   Array<int32_t> ids({logprobs.shape(0), static_cast<py::ssize_t>(k)});
   Array<float> values({logprobs.shape(0), static_cast<py::ssize_t>(k)});
-  runtime.run(runtime.set().top_k, TopKArgs{logprobs.data(), logprobs.shape(0), logprobs.shape(1), k, ids.mutable_data(),
-                                            values.mutable_data()});
+  runtime.run(runtime.set().top_k, TopKArgs{logprobs.data(), logprobs.shape(0), logprobs.shape(1), k,
+                                            ids.mutable_data(), values.mutable_data()});
   return py::make_tuple(ids, values);
 }
 
@@ -177,10 +183,11 @@ py::list attention(Runtime& runtime, const std::string& dtype_text, const std::v
                          panels.empty() ? nullptr : panels[i]});
     outputs.append(out);
   }
-  const MatrixUnit unit{products, fraction_bits, Rounding::fp32_toward_zero, zero_exponent, dtype == DType::fp16 ? -14 : -126};
+  const MatrixUnit unit{products, fraction_bits, Rounding::fp32_toward_zero, zero_exponent,
+                        dtype == DType::fp16 ? -14 : -126};
   runtime.run(runtime.set().attention,
-              AttentionArgs{dtype, sequences.data(), static_cast<int64_t>(sequences.size()), heads, kv_heads, size, heads * size,
-                            kv_heads * size, kv_heads * size, heads * size, scale, sm_count, unit});
+              AttentionArgs{dtype, sequences.data(), static_cast<int64_t>(sequences.size()), heads, kv_heads, size,
+                            heads * size, kv_heads * size, kv_heads * size, heads * size, scale, sm_count, unit});
   return outputs;
 }
 
@@ -205,7 +212,8 @@ void bind_operators(py::module_& m) {
       .def("truncate", &KeyValuePanels::truncate, py::arg("keys"));
   py::class_<Runtime>(m, "OperatorRuntime", "The operators of an engine profile on a GPU generation.")
       .def(py::init<const std::string&, int, const SfuTables*, const std::string&, int>(), py::arg("profile"),
-           py::arg("compute_major"), py::arg("tables").none(true), py::arg("isa"), py::arg("threads"), py::keep_alive<1, 4>())
+           py::arg("compute_major"), py::arg("tables").none(true), py::arg("isa"), py::arg("threads"),
+           py::keep_alive<1, 4>())
       .def("choose", &Runtime::choose, py::arg("operator"), py::arg("definition"))
       .def_property_readonly("unconfirmed", &Runtime::unconfirmed)
       .def("embedding", &embedding)
@@ -222,7 +230,8 @@ void bind_operators(py::module_& m) {
   m.def("operator_profiles", &operator_profiles);
   m.def("operator_definitions", [] {
     py::list out;
-    for (const DefinitionInfo& info : operator_definitions()) out.append(py::make_tuple(info.name, info.definition, info.source));
+    for (const DefinitionInfo& info : operator_definitions())
+      out.append(py::make_tuple(info.name, info.definition, info.source));
     return out;
   });
 }

@@ -25,6 +25,16 @@ Array<float> map(const Array<float>& x, Function function) {
   return result;
 }
 
+using RowFunction = void (SfuTables::*)(const float* x, float* y, int64_t count) const;
+
+Array<float> map_row(const SfuTables& tables, const Array<float>& x, RowFunction function) {
+  Array<float> result(std::vector<py::ssize_t>(x.shape(), x.shape() + x.ndim()));
+  float* out = result.mutable_data();
+  py::gil_scoped_release release;
+  (tables.*function)(x.data(), out, x.size());
+  return result;
+}
+
 std::unique_ptr<SfuTables> make_tables(std::string_view ex2, std::string_view rcp, std::string_view rsqrt,
                                        std::string_view lg2, std::string_view lg2_below) {
   const SfuDifferences data{span_of<int8_t>(ex2), span_of<int8_t>(rcp), span_of<int8_t>(rsqrt), span_of<uint8_t>(lg2),
@@ -54,22 +64,22 @@ void bind_special_functions(py::module_& m) {
       .def_property_readonly("has_lg2", &SfuTables::has_lg2)
       .def_property_readonly("nbytes", &SfuTables::bytes)
       .def(
-          "ex2", [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return v.ex2(e); }); }, x)
+          "ex2", [](const SfuTables& t, Floats a) { return map_row(t, a, &SfuTables::ex2); }, x)
       .def(
-          "rcp", [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return v.rcp(e); }); }, x)
+          "rcp", [](const SfuTables& t, Floats a) { return map_row(t, a, &SfuTables::rcp); }, x)
       .def(
-          "rsqrt", [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return v.rsqrt(e); }); },
-          x)
+          "rsqrt", [](const SfuTables& t, Floats a) { return map_row(t, a, &SfuTables::rsqrt); }, x)
       .def(
-          "lg2",
-          [](const SfuTables& t, Floats a) {
-            require(t.has_lg2(), "these tables were made without lg2");
-            return map(a, [v = t.view()](float e) { return v.lg2(e); });
-          },
-          x)
+          "lg2", [](const SfuTables& t, Floats a) { return map_row(t, a, &SfuTables::lg2); }, x)
       .def(
           "expf",
           [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return cuda_expf(v, e); }); }, x)
+      .def(
+          "add_expf",
+          [](const SfuTables& t, Floats a, float c) {
+            return map(a, [v = t.view(), c](float e) { return cuda_add_exp(v, c, e); });
+          },
+          x, py::arg("c"), "c + expf(x) as nvcc contracts it.")
       .def(
           "rsqrtf",
           [](const SfuTables& t, Floats a) { return map(a, [v = t.view()](float e) { return cuda_rsqrtf(v, e); }); }, x)

@@ -9,17 +9,31 @@
 namespace qf {
 namespace {
 
-/// s = floor(SMs / number of 128 (N) x 64 (M) tiles), and no part below 256 k: fits both recorded shapes that split and
-/// the one that does not. On a device without recordings: the named default, one walk.
+struct RecordedSplit {
+  int64_t n, k, first_m, last_m, split;
+};
+
+constexpr RecordedSplit kRecorded[] = {
+#define QF_HGEMM_SPLIT(n, k, first_m, last_m, split) {n, k, first_m, last_m, split},
+#include "kernels/hgemm_splits.def"
+#undef QF_HGEMM_SPLIT
+};
+
+/// Parts of K that were recorded for this shape, or 0.
+int64_t recorded_split(const Problem& p, const DeviceNumbers& device) {
+  if (!recorded_device(device)) return 0;
+  for (const RecordedSplit& r : kRecorded) {
+    if (r.n == p.n && r.k == p.k && r.first_m <= p.m && p.m <= r.last_m) return r.split;
+  }
+  return 0;
+}
+
+/// Where nothing was recorded: floor(SMs / number of 128 (N) x 64 (M) tiles), and no part below 256 k. On a device without
+/// recordings: the named default, one walk.
 int64_t rule_split(const Problem& p, const DeviceNumbers& device) {
   if (!recorded_device(device)) return 1;
   const int64_t tiles = ceil_div(p.n, 128) * ceil_div(p.m, 64);
   return std::max<int64_t>(1, std::min<int64_t>(device.sm_count / tiles, p.k / 256));
-}
-
-bool recorded_shape(const Problem& p) {
-  const bool rows = p.m == 51 || p.m == 64 || p.m == 128;
-  return rows && ((p.n == 512 && p.k == 256) || (p.n == 1024 && p.k == 4096));
 }
 
 }  // namespace
@@ -29,7 +43,8 @@ Plan plan_hgemm(const Problem& problem, const DeviceNumbers& device, const Kerne
   require(options.split >= 0, "hgemm: split must be 0 (rule) or at least 1, got ", options.split);
   Plan plan = begin_plan("hgemm", problem, device, options);
   plan.unit = device.fp16_out;
-  const int64_t split = options.split ? options.split : rule_split(problem, device);
+  const int64_t recorded = recorded_split(problem, device);
+  const int64_t split = options.split ? options.split : recorded ? recorded : rule_split(problem, device);
   const int64_t tiles = ceil_div(problem.k, 16), per = ceil_div(tiles, split);
   Tree tree;
   tree.leaf_narrow = Narrow::fp16;
@@ -42,10 +57,9 @@ Plan plan_hgemm(const Problem& problem, const DeviceNumbers& device, const Kerne
   whole_output(plan, tree);
   plan.sentence = std::to_string(parts.size()) + (parts.size() == 1 ? " walk" : " contiguous parts") +
                   " of K in an fp16 accumulator, partials added in fp16 ascending";
-  plan.facts.push_back("split = " + std::to_string(split) + (options.split ? "" : " (rule)"));
+  plan.facts.push_back("split = " + std::to_string(split) + (options.split ? "" : recorded ? " (recorded)" : " (rule)"));
   note_device(plan, device);
-  if (!recorded_shape(problem))
-    plan.unconfirmed.push_back("split: this shape was not recorded (two splitting shapes were)");
+  if (split != recorded) plan.unconfirmed.push_back("hgemm split: nobody recorded this shape with this split");
   return plan;
 }
 

@@ -116,6 +116,27 @@ SfuTables::SfuTables(const SfuDifferences& data) {
   view_.lg2_below = lg2_below_.fill(std::move(below), "lg2_below1");
 }
 
+void SfuTables::ex2(const float* x, float* y, int64_t count) const {
+  const SfuView sfu = view_;
+  for (int64_t i = 0; i < count; ++i) y[i] = sfu.ex2(x[i]);
+}
+
+void SfuTables::rcp(const float* x, float* y, int64_t count) const {
+  const SfuView sfu = view_;
+  for (int64_t i = 0; i < count; ++i) y[i] = sfu.rcp(x[i]);
+}
+
+void SfuTables::rsqrt(const float* x, float* y, int64_t count) const {
+  const SfuView sfu = view_;
+  for (int64_t i = 0; i < count; ++i) y[i] = sfu.rsqrt(x[i]);
+}
+
+void SfuTables::lg2(const float* x, float* y, int64_t count) const {
+  require(has_lg2(), "these tables were made without lg2");
+  const SfuView sfu = view_;
+  for (int64_t i = 0; i < count; ++i) y[i] = sfu.lg2(x[i]);
+}
+
 int64_t SfuTables::bytes() const {
   size_t total = 0;
   for (const Curve* curve : {&ex2_, &rcp_, &rsqrt_even_, &rsqrt_odd_}) {

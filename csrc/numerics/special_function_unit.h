@@ -150,6 +150,12 @@ class SfuTables {
   float rsqrt(float x) const { return view_.rsqrt(x); }
   float lg2(float x) const { return view_.lg2(x); }
 
+  /// Rows: y[i] of x[i]; y may be x.
+  void ex2(const float* x, float* y, int64_t count) const;
+  void rcp(const float* x, float* y, int64_t count) const;
+  void rsqrt(const float* x, float* y, int64_t count) const;
+  void lg2(const float* x, float* y, int64_t count) const;
+
  private:
   struct Curve {
     std::vector<SfuPiece> pieces;

@@ -68,9 +68,4 @@ int64_t first_unrepresentable(InputFormat format, const float* values, int64_t c
   return -1;
 }
 
-int64_t first_unrepresentable(OutputFormat format, const float* values, int64_t count) {
-  if (format != OutputFormat::fp16) return -1;
-  return first_unrepresentable(InputFormat::fp16, values, count);
-}
-
 }  // namespace qf

@@ -40,6 +40,5 @@ void dot_add_rows(const float* a, const float* b, const int32_t* c, int64_t coun
 /// Index of the first value that the format cannot hold, or -1. NaN and Inf belong to every format that has them; tf32
 /// reads any fp32. int8: whole numbers of -128 .. 127.
 int64_t first_unrepresentable(InputFormat format, const float* values, int64_t count);
-int64_t first_unrepresentable(OutputFormat format, const float* values, int64_t count);
 
 }  // namespace qf

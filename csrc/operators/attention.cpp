@@ -12,8 +12,8 @@ void check_attention(const AttentionArgs& args) {
   require(args.sm_count > 0, "attention: SM count ", args.sm_count);
   for (int64_t i = 0; i < args.sequence_count; ++i) {
     const AttentionSequence& sequence = args.sequences[i];
-    require(sequence.queries > 0 && sequence.keys >= sequence.queries, "attention: sequence ", i, " has ", sequence.queries,
-            " queries and ", sequence.keys, " keys");
+    require(sequence.queries > 0 && sequence.keys >= sequence.queries, "attention: sequence ", i, " has ",
+            sequence.queries, " queries and ", sequence.keys, " keys");
   }
 }
 

@@ -13,12 +13,12 @@ class KeyValuePanels;
 
 /// One sequence of a call. Token strides are those of AttentionArgs; a token's heads lie one after the other.
 struct AttentionSequence {
-  const void* q;       // [queries][heads][head_size]
-  const void* k;       // [keys][kv_heads][head_size]
-  const void* v;       // [keys][kv_heads][head_size]
-  void* out;           // [queries][heads][head_size]
+  const void* q;  // [queries][heads][head_size]
+  const void* k;  // [keys][kv_heads][head_size]
+  const void* v;  // [keys][kv_heads][head_size]
+  void* out;      // [queries][heads][head_size]
   int64_t queries;
-  int64_t keys;        // >= queries
+  int64_t keys;                      // >= queries
   KeyValuePanels* panels = nullptr;  // optional: what earlier calls prepared of k and v; see attention_panels.h
 };
 
@@ -27,15 +27,15 @@ struct AttentionArgs {
   const AttentionSequence* sequences;
   int64_t sequence_count;
   int64_t heads;
-  int64_t kv_heads;    // divides heads
+  int64_t kv_heads;  // divides heads
   int64_t head_size;
-  int64_t q_stride;    // elements from token to token
+  int64_t q_stride;  // elements from token to token
   int64_t k_stride;
   int64_t v_stride;
   int64_t out_stride;
   float scale;
-  int64_t sm_count;    // of the emulated GPU: the split of the keys depends on it
-  MatrixUnit unit;     // of the emulated GPU, for dtype; unused by the fp32 definition
+  int64_t sm_count;  // of the emulated GPU: the split of the keys depends on it
+  MatrixUnit unit;   // of the emulated GPU, for dtype; unused by the fp32 definition
 };
 
 void attention_fa3(const OperatorContext& context, const AttentionArgs& args);

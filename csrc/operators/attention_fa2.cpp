@@ -1,6 +1,6 @@
-// FlashAttention 2 as vLLM 0.21 runs it on GPUs before Hopper: with a paged cache always the split kernel, whose tile is 64 rows
-// by 256 keys (head size 64) or 128 keys (head size 128), also for a single part. From the source; recorded only within one
-// block of keys, where it has the bits of FlashAttention 3.
+// FlashAttention 2 as vLLM 0.21 runs it on GPUs before Hopper: with a paged cache always the split kernel, whose tile
+// is 64 rows by 256 keys (head size 64) or 128 keys (head size 128), also for a single part. From the source; recorded
+// only within one block of keys, where it has the bits of FlashAttention 3.
 #include <cmath>
 #include <limits>
 
@@ -12,10 +12,11 @@ namespace {
 constexpr uint32_t kLn2 = 0x3F317218u;
 constexpr uint32_t kLog2e = 0x3FB8AA3Bu;
 
-float exp_fast(const SfuView& sfu, float x) { return sfu.ex2(flush_subnormal(flush_subnormal(x) * bits_float(kLog2e))); }
+float exp_fast(const SfuView& sfu, float x) {
+  return sfu.ex2(flush_subnormal(flush_subnormal(x) * bits_float(kLog2e)));
+}
 
 float log_sum_fa2(const SfuView& sfu, float scale, float largest, float sum) {
-  if (sfu.lg2_above.first == nullptr) return 0.0f;  // not split: nobody reads it
   return std::fma(flush_subnormal(largest), scale, flush_subnormal(sfu.lg2(sum) * bits_float(kLn2)));
 }
 
@@ -29,15 +30,16 @@ void weigh_fa2(const SfuView& sfu, int64_t head_size, const float* log_sums, int
   for (int64_t part = 0; part < parts; ++part) weights[part] = exp_fast(sfu, log_sums[part] - total);
 }
 
-BlockRange part_fa2(const AttentionSizes& sizes, const AttentionTile& tile, int64_t /*row_block*/, int64_t part, int64_t parts) {
+BlockRange part_fa2(const AttentionSizes& sizes, const AttentionTile& tile, int64_t /*row_block*/, int64_t part,
+                    int64_t parts) {
   return fa2_part(sizes, tile, part, parts);
 }
 
 }  // namespace
 
 void attention_fa2(const OperatorContext& context, const AttentionArgs& args) {
-  const FlashPlan plan{fa2_tile(args.head_size), fa2_splits(largest_sizes(args), args.sequence_count), part_fa2, log_sum_fa2,
-                       weigh_fa2};
+  const FlashPlan plan{fa2_tile(args.head_size), fa2_splits(largest_sizes(args), args.sequence_count), part_fa2,
+                       log_sum_fa2, weigh_fa2};
   attention_flash(context, args, std::vector<FlashPlan>(static_cast<size_t>(args.sequence_count), plan));
 }
 
@@ -45,10 +47,12 @@ void attention_fa2_notes(const AttentionArgs& args, Notes& notes) {
   const AttentionSizes largest = largest_sizes(args);
   const AttentionTile tile = fa2_tile(args.head_size);
   if (args.dtype != DType::fp16) notes.push_back("attention fa2: bf16 (source only)");
-  if (args.head_size != 64) notes.push_back("attention fa2: head size " + std::to_string(args.head_size) + " (64 recorded)");
+  if (args.head_size != 64)
+    notes.push_back("attention fa2: head size " + std::to_string(args.head_size) + " (64 recorded)");
   if (largest.keys > 104) notes.push_back("attention fa2: more than 104 keys (longest recording)");
   if (largest.keys > tile.keys) notes.push_back("attention fa2: several blocks of keys (source only)");
-  if (fa2_splits(largest, args.sequence_count) > 1) notes.push_back("attention fa2: split keys and their combination (source only)");
+  if (fa2_splits(largest, args.sequence_count) > 1)
+    notes.push_back("attention fa2: split keys and their combination (source only)");
   if (args.sequence_count > 1) notes.push_back("attention fa2: several sequences in a call (source only)");
   notes.push_back("attention fa2: recorded on Hopper (PTX), not on the GPUs whose machine code runs there");
 }

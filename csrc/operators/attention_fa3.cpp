@@ -11,9 +11,9 @@ constexpr uint32_t kLn2 = 0x3F317218u;
 constexpr uint32_t kLog2e = 0x3FB8AA3Bu;
 
 float log_sum_fa3(const SfuView& sfu, float scale, float largest, float sum) {
-  if (sfu.lg2_above.first == nullptr) return 0.0f;  // not split: nobody reads it
   const float log2_scale = static_cast<float>(static_cast<double>(scale) * 1.4426950408889634074);
-  return std::fma(log2_scale * bits_float(kLn2), flush_subnormal(largest), flush_subnormal(sfu.lg2(sum) * bits_float(kLn2)));
+  return std::fma(log2_scale * bits_float(kLn2), flush_subnormal(largest),
+                  flush_subnormal(sfu.lg2(sum) * bits_float(kLn2)));
 }
 
 /// Shares w / W with one reciprocal of the sum W.
@@ -32,7 +32,8 @@ std::vector<FlashPlan> plan_fa3(const AttentionArgs& args) {
   const AttentionTile tile = fa3_tile(largest.queries, largest.group, largest.head_size);
   const int64_t bound = fa3_split_bound(largest, args.sequence_count);
   int64_t blocks = 0;
-  for (int64_t i = 0; i < args.sequence_count; ++i) blocks += fa3_blocks(attention_sizes(args, args.sequences[i]), tile);
+  for (int64_t i = 0; i < args.sequence_count; ++i)
+    blocks += fa3_blocks(attention_sizes(args, args.sequences[i]), tile);
   std::vector<FlashPlan> plans;
   for (int64_t i = 0; i < args.sequence_count; ++i) {
     const int64_t parts = fa3_splits(attention_sizes(args, args.sequences[i]), tile, bound, blocks);
@@ -49,8 +50,10 @@ void attention_fa3(const OperatorContext& context, const AttentionArgs& args) {
 
 void attention_fa3_notes(const AttentionArgs& args, Notes& notes) {
   if (args.dtype != DType::fp16) notes.push_back("attention fa3: bf16 (source only)");
-  if (args.head_size != 64) notes.push_back("attention fa3: head size " + std::to_string(args.head_size) + " (tiles from source; 64 recorded)");
-  if (args.sequence_count > 1) notes.push_back("attention fa3: several sequences in a call (their joint split is from source)");
+  if (args.head_size != 64)
+    notes.push_back("attention fa3: head size " + std::to_string(args.head_size) + " (tiles from source; 64 recorded)");
+  if (args.sequence_count > 1)
+    notes.push_back("attention fa3: several sequences in a call (their joint split is from source)");
   const AttentionSizes largest = largest_sizes(args);
   if (largest.keys > 1316) notes.push_back("attention fa3: more than 1,316 keys");
   for (int64_t i = 0; i < args.sequence_count; ++i) {

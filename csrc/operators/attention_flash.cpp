@@ -19,8 +19,8 @@ struct Item {
 };
 
 /// Merges the parts of one row: out = sum of weight * part, ascending; parts of weight zero are passed over.
-void combine_row(const FlashPlan& plan, const SfuView& sfu, int64_t head_size, const std::vector<FlashRows>& parts, int64_t row,
-                 float* out) {
+void combine_row(const FlashPlan& plan, const SfuView& sfu, int64_t head_size, const std::vector<FlashRows>& parts,
+                 int64_t row, float* out) {
   float log_sums[128], weights[128];
   for (int64_t part = 0; part < plan.parts; ++part) log_sums[part] = parts[static_cast<size_t>(part)].log_sum(row);
   plan.weigh(sfu, head_size, log_sums, plan.parts, weights);
@@ -34,8 +34,8 @@ void combine_row(const FlashPlan& plan, const SfuView& sfu, int64_t head_size, c
   }
 }
 
-void run_item(const OperatorContext& context, const AttentionArgs& args, const FlashPlan& plan, const KeyValuePanels& panels,
-              const Item& item) {
+void run_item(const OperatorContext& context, const AttentionArgs& args, const FlashPlan& plan,
+              const KeyValuePanels& panels, const Item& item) {
   const VectorOps& ops = vector_ops(context.isa);
   const AttentionSequence& sequence = args.sequences[item.sequence];
   const AttentionSizes sizes = attention_sizes(args, sequence);
@@ -47,7 +47,7 @@ void run_item(const OperatorContext& context, const AttentionArgs& args, const F
     const BlockRange blocks = plan.range(sizes, plan.tile, item.first_row / plan.tile.rows, part, plan.parts);
     parts.emplace_back(context, args, sizes, panels, queries);
     parts.back().walk(blocks, plan.tile.keys);
-    parts.back().normalise(plan.log_sum);
+    parts.back().normalise(plan.parts > 1 ? plan.log_sum : nullptr);
   }
   std::vector<float> merged(static_cast<size_t>(args.head_size));
   for (int64_t row = 0; row < count; ++row) {
@@ -98,8 +98,8 @@ void attention_flash(const OperatorContext& context, const AttentionArgs& args, 
   std::vector<Item> items;
   for (int64_t i = 0; i < args.sequence_count; ++i) {
     const AttentionSequence& sequence = args.sequences[i];
-    require(plans[static_cast<size_t>(i)].parts == 1 || context.sfu->lg2_above.first != nullptr, "sequence ", i, ": its ",
-            sequence.keys, " keys are split, which needs the special-function unit's lg2 tables");
+    require(plans[static_cast<size_t>(i)].parts == 1 || context.sfu->lg2_above.first != nullptr, "sequence ", i,
+            ": its ", sequence.keys, " keys are split, which needs the special-function unit's lg2 tables");
     KeyValuePanels* prepared = sequence.panels;
     if (prepared == nullptr) {
       own.push_back(std::make_unique<KeyValuePanels>(args.kv_heads, args.head_size));

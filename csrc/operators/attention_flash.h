@@ -1,5 +1,5 @@
-// The part that FlashAttention 2 and 3 share: blocks of keys from last to first, an online softmax per row, and the merge of
-// split parts. The two differ in tiles, in how they split, and in how they weigh the parts.
+// The part that FlashAttention 2 and 3 share: blocks of keys from last to first, an online softmax per row, and the
+// merge of split parts. The two differ in tiles, in how they split, and in how they weigh the parts.
 //
 // A packed row r of a kv head is query r / group, head r % group of the group.
 #pragma once
@@ -10,6 +10,7 @@
 #include "operators/attention.h"
 #include "operators/attention_panels.h"
 #include "operators/attention_splits.h"
+#include "operators/elements.h"
 
 namespace qf {
 
@@ -18,7 +19,8 @@ struct FlashPlan {
   AttentionTile tile;
   int64_t parts = 1;
   /// Key blocks of a part, for the tile that holds a row.
-  BlockRange (*range)(const AttentionSizes& sizes, const AttentionTile& tile, int64_t row_block, int64_t part, int64_t parts);
+  BlockRange (*range)(const AttentionSizes& sizes, const AttentionTile& tile, int64_t row_block, int64_t part,
+                      int64_t parts);
   /// Logarithm of a part's sum of exponentials, from its largest score and its sum.
   float (*log_sum)(const SfuView& sfu, float scale, float largest, float sum);
   /// weights[part] = share of each part, from the parts' logarithms; parts <= 128.
@@ -34,10 +36,5 @@ AttentionSizes largest_sizes(const AttentionArgs& args);
 
 /// Sum over `lanes` lanes by butterfly (xor lanes / 2, ..., 1); lane t first adds values t, t + lanes, ... from +0.
 float butterfly_sum(const float* values, int64_t count, int lanes);
-
-/// fp32 value with subnormals replaced by a zero of the same sign (.ftz).
-QF_HD inline float flush_subnormal(float x) {
-  return (float_bits(x) & 0x7F800000u) == 0 ? bits_float(float_bits(x) & 0x80000000u) : x;
-}
 
 }  // namespace qf

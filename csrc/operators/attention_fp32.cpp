@@ -22,7 +22,8 @@ float dot(const float* a, const float* b, int64_t n) {
   return sums[0];
 }
 
-void attend(const VectorOps& ops, const AttentionArgs& args, const AttentionSequence& sequence, int64_t query, int64_t head) {
+void attend(const VectorOps& ops, const AttentionArgs& args, const AttentionSequence& sequence, int64_t query,
+            int64_t head) {
   const int64_t kv_offset = head / (args.heads / args.kv_heads) * args.head_size;
   const float* q = static_cast<const float*>(sequence.q) + query * args.q_stride + head * args.head_size;
   const float* k = static_cast<const float*>(sequence.k) + kv_offset;
@@ -30,7 +31,8 @@ void attend(const VectorOps& ops, const AttentionArgs& args, const AttentionSequ
   float* out = static_cast<float*>(sequence.out) + query * args.out_stride + head * args.head_size;
   const int64_t visible = sequence.keys - sequence.queries + query + 1;
   std::vector<float> p(static_cast<size_t>(visible));
-  for (int64_t j = 0; j < visible; ++j) p[static_cast<size_t>(j)] = dot(q, k + j * args.k_stride, args.head_size) * args.scale;
+  for (int64_t j = 0; j < visible; ++j)
+    p[static_cast<size_t>(j)] = dot(q, k + j * args.k_stride, args.head_size) * args.scale;
   const float largest = ops.max(p.data(), visible);
   double total = 0.0;
   for (float& value : p) {

@@ -29,7 +29,8 @@ void KeyValuePanels::put(Head& head, int64_t key, const float* k, const float* v
   const int64_t column = key % kPanelWidth, panel = (key - column) * head_size_;
   for (int64_t d = 0; d < head_size_; ++d) {
     head.k[static_cast<size_t>(panel + d * kPanelWidth + column)] = k[d];
-    head.k_exponent[static_cast<size_t>(panel + panel_exponent_index(d, static_cast<int>(column)))] = column_exponent(k[d], lowest);
+    head.k_exponent[static_cast<size_t>(panel + panel_exponent_index(d, static_cast<int>(column)))] =
+        column_exponent(k[d], lowest);
     const int64_t values = d / kPanelWidth * capacity_ * kPanelWidth;
     const int element = static_cast<int>(d % kPanelWidth);
     head.v[static_cast<size_t>(values + key * kPanelWidth + element)] = v[d];
@@ -67,16 +68,18 @@ void KeyValuePanels::reserve(int64_t keys) {
   }
 }
 
-void KeyValuePanels::prepare(const OperatorContext& context, const KeyValueSource& source, int64_t kv_head, int64_t first,
-                             int64_t last) {
+void KeyValuePanels::prepare(const OperatorContext& context, const KeyValueSource& source, int64_t kv_head,
+                             int64_t first, int64_t last) {
   const VectorOps& ops = vector_ops(context.isa);
   const int lowest = source.dtype == DType::fp16 ? -14 : -126;
   Head& head = heads_[static_cast<size_t>(kv_head)];
   std::vector<float> k(static_cast<size_t>(head_size_)), v(k.size());
   for (int64_t key = first; key < last; ++key) {
     const int64_t offset = kv_head * head_size_;
-    ops.widen(source.dtype, static_cast<const uint16_t*>(source.k) + key * source.k_stride + offset, head_size_, k.data());
-    ops.widen(source.dtype, static_cast<const uint16_t*>(source.v) + key * source.v_stride + offset, head_size_, v.data());
+    ops.widen(source.dtype, static_cast<const uint16_t*>(source.k) + key * source.k_stride + offset, head_size_,
+              k.data());
+    ops.widen(source.dtype, static_cast<const uint16_t*>(source.v) + key * source.v_stride + offset, head_size_,
+              v.data());
     put(head, key, k.data(), v.data(), lowest);
   }
 }

@@ -1,7 +1,8 @@
 // Keys and values of one sequence as the panels that dot chains read: widened to fp32, with exponents, once per token.
 //
 // A caller that decodes keeps one per (layer, sequence) and hands it to every call: a call then prepares only its new
-// tokens. Costs 12 bytes per element of k and v; a caller short of memory leaves it away and pays the preparation again.
+// tokens. Costs 12 bytes per element of k and v; a caller short of memory leaves it away and pays the preparation
+// again.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +39,8 @@ class KeyValuePanels {
 
  private:
   void reserve(int64_t keys);
-  void prepare(const OperatorContext& context, const KeyValueSource& source, int64_t kv_head, int64_t first, int64_t last);
+  void prepare(const OperatorContext& context, const KeyValueSource& source, int64_t kv_head, int64_t first,
+               int64_t last);
 
   struct Head;
   void put(Head& head, int64_t key, const float* k, const float* v, int lowest);

@@ -41,12 +41,14 @@ int64_t fa3_blocks(const AttentionSizes& sizes, const AttentionTile& tile) {
 
 int64_t fa3_splits(const AttentionSizes& sizes, const AttentionTile& tile, int64_t bound, int64_t blocks) {
   if (bound <= 1) return 1;
-  const float share = static_cast<float>(blocks) * 1.1f * static_cast<float>(sizes.kv_heads) / static_cast<float>(sizes.sm_count);
+  const float share =
+      static_cast<float>(blocks) * 1.1f * static_cast<float>(sizes.kv_heads) / static_cast<float>(sizes.sm_count);
   const int64_t per_part = static_cast<int64_t>(std::ceil(share));
   return std::max<int64_t>(1, std::min(ceil_div(ceil_div(sizes.keys, tile.keys), per_part), bound));
 }
 
-BlockRange fa3_part(const AttentionSizes& sizes, const AttentionTile& tile, int64_t row_block, int64_t part, int64_t parts) {
+BlockRange fa3_part(const AttentionSizes& sizes, const AttentionTile& tile, int64_t row_block, int64_t part,
+                    int64_t parts) {
   const int64_t key_blocks = ceil_div(sizes.keys, tile.keys);
   int64_t last = key_blocks;
   if (sizes.queries > 1) {  // a single query sees every key; otherwise the tile's last query bounds the blocks
@@ -68,7 +70,9 @@ int64_t fa2_splits(const AttentionSizes& largest, int64_t sequences) {
   if (static_cast<float>(tiles) >= 0.8f * static_cast<float>(slots)) return 1;
   const int64_t most = std::min({int64_t{128}, slots, key_blocks});
   // A number of parts that cuts as many blocks as the one before it would leave a part empty.
-  const auto useful = [key_blocks](int64_t s) { return s == 1 || ceil_div(key_blocks, s) != ceil_div(key_blocks, s - 1); };
+  const auto useful = [key_blocks](int64_t s) {
+    return s == 1 || ceil_div(key_blocks, s) != ceil_div(key_blocks, s - 1);
+  };
   float best = 0.0f;
   for (int64_t s = 1; s <= most; ++s) {
     if (useful(s)) best = std::max(best, wave_efficiency(tiles, s, slots));

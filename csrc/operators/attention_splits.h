@@ -14,7 +14,7 @@ struct AttentionTile {
 struct AttentionSizes {
   int64_t queries;
   int64_t keys;
-  int64_t group;      // query heads per kv head
+  int64_t group;  // query heads per kv head
   int64_t kv_heads;
   int64_t head_size;
   int64_t sm_count;
@@ -40,7 +40,8 @@ struct BlockRange {
   int64_t first;
   int64_t last;
 };
-BlockRange fa3_part(const AttentionSizes& sizes, const AttentionTile& tile, int64_t row_block, int64_t part, int64_t parts);
+BlockRange fa3_part(const AttentionSizes& sizes, const AttentionTile& tile, int64_t row_block, int64_t part,
+                    int64_t parts);
 BlockRange fa2_part(const AttentionSizes& sizes, const AttentionTile& tile, int64_t part, int64_t parts);
 
 }  // namespace qf

@@ -7,9 +7,9 @@ namespace qf {
 
 struct EmbeddingArgs {
   DType dtype;
-  const void* table;    // [vocabulary][columns]
-  const int64_t* ids;   // [rows]
-  void* out;            // [rows][columns]
+  const void* table;   // [vocabulary][columns]
+  const int64_t* ids;  // [rows]
+  void* out;           // [rows][columns]
   int64_t vocabulary;
   int64_t columns;
   int64_t rows;

@@ -56,9 +56,15 @@ void FlashRows::scores(int64_t first_key, int64_t panel_count) {
   }
   const int64_t padded = panel_count * kPanelWidth;
   scores_.assign(static_cast<size_t>(queries_.count * padded), 0.0f);
-  dot_chain(context_.isa, {args_.unit, Accumulate::carried, {0, sizes_.head_size, 0, 1},
-                           {queries_.value.data(), queries_.exponent.data(), sizes_.head_size}, static_cast<int>(queries_.count),
-                           panels.data(), static_cast<int>(panel_count), scores_.data(), padded});
+  dot_chain(context_.isa, {args_.unit,
+                           Accumulate::carried,
+                           {0, sizes_.head_size, 0, 1},
+                           {queries_.value.data(), queries_.exponent.data(), sizes_.head_size},
+                           static_cast<int>(queries_.count),
+                           panels.data(),
+                           static_cast<int>(panel_count),
+                           scores_.data(),
+                           padded});
 }
 
 void FlashRows::values(int64_t first_key, int64_t panel_count) {
@@ -67,9 +73,15 @@ void FlashRows::values(int64_t first_key, int64_t panel_count) {
   for (size_t p = 0; p < panels.size(); ++p) {
     panels[p] = panels_.values_panel(queries_.kv_head, static_cast<int64_t>(p), first_key);
   }
-  dot_chain(context_.isa, {args_.unit, Accumulate::carried, {0, padded, 0, 1},
-                           {probabilities_.data(), probability_exponents_.data(), padded}, static_cast<int>(queries_.count),
-                           panels.data(), static_cast<int>(panels.size()), output_.data(), sizes_.head_size});
+  dot_chain(context_.isa, {args_.unit,
+                           Accumulate::carried,
+                           {0, padded, 0, 1},
+                           {probabilities_.data(), probability_exponents_.data(), padded},
+                           static_cast<int>(queries_.count),
+                           panels.data(),
+                           static_cast<int>(panels.size()),
+                           output_.data(),
+                           sizes_.head_size});
 }
 
 void FlashRows::softmax_row(int64_t row, int64_t visible, int64_t padded) {
@@ -110,7 +122,8 @@ void FlashRows::walk(const BlockRange& blocks, int64_t block_keys) {
     for (int64_t row = 0; row < queries_.count; ++row) {
       softmax_row(row, std::min(visible_keys(row) - first_key, padded), padded);
     }
-    ops.row_exponents(probabilities_.data(), queries_.count * padded, lowest_exponent(args_.dtype), probability_exponents_.data());
+    ops.row_exponents(probabilities_.data(), queries_.count * padded, lowest_exponent(args_.dtype),
+                      probability_exponents_.data());
     values(first_key, panel_count);
   }
 }
@@ -118,9 +131,11 @@ void FlashRows::walk(const BlockRange& blocks, int64_t block_keys) {
 void FlashRows::normalise(float (*log_sum)(const SfuView& sfu, float scale, float largest, float sum)) {
   for (int64_t row = 0; row < queries_.count; ++row) {
     const float* quad = sums_.data() + row * 4;
-    const float sum = (quad[0] + quad[2]) + (quad[1] + quad[3]);
+    const float sum = quad_total(quad);
     if (sum == 0.0f) continue;  // a part without visible keys: its output stays 0, its logarithm -inf
-    vector_ops(context_.isa).scale_flushed(output_.data() + row * sizes_.head_size, sizes_.head_size, context_.sfu->rcp(sum));
+    vector_ops(context_.isa)
+        .scale_flushed(output_.data() + row * sizes_.head_size, sizes_.head_size, context_.sfu->rcp(sum));
+    if (log_sum == nullptr) continue;
     log_sums_[static_cast<size_t>(row)] = log_sum(*context_.sfu, args_.scale, largest_[static_cast<size_t>(row)], sum);
   }
 }

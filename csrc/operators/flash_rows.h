@@ -14,7 +14,7 @@ struct FlashQueries {
   int64_t kv_head;
   int64_t first_row;
   int64_t count;
-  std::vector<float> value;        // [count][head_size]
+  std::vector<float> value;  // [count][head_size]
   std::vector<int16_t> exponent;
 };
 
@@ -23,12 +23,12 @@ FlashQueries load_queries(const OperatorContext& context, const AttentionArgs& a
 
 class FlashRows {
  public:
-  FlashRows(const OperatorContext& context, const AttentionArgs& args, const AttentionSizes& sizes, const KeyValuePanels& panels,
-            const FlashQueries& queries);
+  FlashRows(const OperatorContext& context, const AttentionArgs& args, const AttentionSizes& sizes,
+            const KeyValuePanels& panels, const FlashQueries& queries);
 
   /// Blocks of `block_keys` keys, from blocks.last - 1 down to blocks.first.
   void walk(const BlockRange& blocks, int64_t block_keys);
-  /// Divides by the sums; log_sum as in FlashPlan.
+  /// Divides by the sums; log_sum as in FlashPlan, or null where there are no other parts to be weighed against.
   void normalise(float (*log_sum)(const SfuView& sfu, float scale, float largest, float sum));
 
   const float* output(int64_t row) const { return output_.data() + row * sizes_.head_size; }
@@ -45,12 +45,12 @@ class FlashRows {
   AttentionSizes sizes_;
   const KeyValuePanels& panels_;
   const FlashQueries& queries_;
-  float log2_scale_;                 // scale * log2(e)
-  std::vector<float> largest_;       // [count]
-  std::vector<float> sums_;          // [count][4]: one per thread of a quad
-  std::vector<float> output_;        // [count][head_size]
-  std::vector<float> log_sums_;      // [count]
-  std::vector<float> scores_;        // [count][padded keys of the block]
+  float log2_scale_;             // scale * log2(e)
+  std::vector<float> largest_;   // [count]
+  std::vector<float> sums_;      // [count][4]: one per thread of a quad
+  std::vector<float> output_;    // [count][head_size]
+  std::vector<float> log_sums_;  // [count]
+  std::vector<float> scores_;    // [count][padded keys of the block]
   std::vector<float> probabilities_;
   std::vector<int16_t> probability_exponents_;
 };

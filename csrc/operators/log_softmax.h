@@ -7,11 +7,11 @@ namespace qf {
 
 struct LogSoftmaxArgs {
   DType dtype;
-  const void* logits;   // [rows][columns]
-  float* out;           // [rows][columns]
+  const void* logits;  // [rows][columns]
+  float* out;          // [rows][columns]
   int64_t rows;
   int64_t columns;
-  int64_t stride;       // elements between rows of logits
+  int64_t stride;  // elements between rows of logits
 };
 
 void log_softmax_torch(const OperatorContext& context, const LogSoftmaxArgs& args);

@@ -38,9 +38,12 @@ void log_softmax_torch(const OperatorContext& context, const LogSoftmaxArgs& arg
 }
 
 void log_softmax_torch_notes(const LogSoftmaxArgs& args, Notes& notes) {
-  if (args.dtype != DType::fp16) notes.push_back(std::string("log_softmax: ") + dtype_name(args.dtype) + " logits (source only)");
-  if (args.columns % kVector != 0) notes.push_back("log_softmax: vocabulary not a multiple of 8 (the tail's order is a guess)");
-  if (args.columns < kThreads * kVector) notes.push_back("log_softmax: vocabulary below 8,192 (smaller thread blocks in the source)");
+  if (args.dtype != DType::fp16)
+    notes.push_back(std::string("log_softmax: ") + dtype_name(args.dtype) + " logits (source only)");
+  if (args.columns % kVector != 0)
+    notes.push_back("log_softmax: vocabulary not a multiple of 8 (the tail's order is a guess)");
+  if (args.columns < kThreads * kVector)
+    notes.push_back("log_softmax: vocabulary below 8,192 (smaller thread blocks in the source)");
 }
 
 }  // namespace qf

@@ -22,10 +22,10 @@ void Definition<Args>::add_unconfirmed(const Args& args, std::set<std::string>& 
 
 void choose_definition(OperatorSet& set, std::string_view name, std::string_view definition) {
 #define QF_OPERATOR(...)
-#define QF_DEFINITION(operation, choice, notes, source)      \
-  if (name == #operation && definition == #choice) {         \
-    set.operation = {#choice, operation##_##choice, notes};  \
-    return;                                                  \
+#define QF_DEFINITION(operation, choice, notes, source)     \
+  if (name == #operation && definition == #choice) {        \
+    set.operation = {#choice, operation##_##choice, notes}; \
+    return;                                                 \
   }
 #include "operators/operators.def"
 #undef QF_DEFINITION
@@ -48,16 +48,17 @@ OperatorSet operator_set(std::string_view profile, int compute_major) {
   OperatorSet set;
   set.profile = profile;
   bool found = false;
-#define QF_CHOICE(name, operation, definition, first, last)              \
+#define QF_CHOICE(name, operation, definition, first, last)                 \
   if (profile == name && compute_major >= first && compute_major <= last) { \
-    choose_definition(set, #operation, #definition);                     \
-    found = true;                                                        \
+    choose_definition(set, #operation, #definition);                        \
+    found = true;                                                           \
   }
 #include "operators/profiles.def"
 #undef QF_CHOICE
   require(found, "unknown engine profile '", profile, "'; one of: ", known);
-#define QF_OPERATOR(name, Args) \
-  require(set.name.run != nullptr, "profile '", profile, "' has no ", #name, " for compute capability ", compute_major, ".x");
+#define QF_OPERATOR(name, Args)                                                                          \
+  require(set.name.run != nullptr, "profile '", profile, "' has no ", #name, " for compute capability ", \
+          compute_major, ".x");
 #define QF_DEFINITION(...)
 #include "operators/operators.def"
 #undef QF_DEFINITION

@@ -19,8 +19,8 @@ void norm_row(const float* x, const float* weight, int64_t columns, float epsilo
 void rms_norm_fp32(const OperatorContext& context, const RmsNormArgs& args) {
   context.pool->run(args.rows, [&](int64_t row) {
     const int64_t offset = row / args.inner_rows * args.stride + row % args.inner_rows * args.inner_stride;
-    norm_row(static_cast<const float*>(args.x) + offset, static_cast<const float*>(args.weight), args.columns, args.epsilon,
-             static_cast<float*>(args.out) + offset);
+    norm_row(static_cast<const float*>(args.x) + offset, static_cast<const float*>(args.weight), args.columns,
+             args.epsilon, static_cast<float*>(args.out) + offset);
   });
 }
 
@@ -31,7 +31,8 @@ void fused_add_rms_norm_fp32(const OperatorContext& context, const FusedAddRmsNo
     const float* residual = static_cast<const float*>(args.residual) + offset;
     float* sum = static_cast<float*>(args.residual_out) + offset;
     for (int64_t i = 0; i < args.columns; ++i) sum[i] = x[i] + residual[i];
-    norm_row(sum, static_cast<const float*>(args.weight), args.columns, args.epsilon, static_cast<float*>(args.out) + offset);
+    norm_row(sum, static_cast<const float*>(args.weight), args.columns, args.epsilon,
+             static_cast<float*>(args.out) + offset);
   });
 }
 

@@ -8,12 +8,12 @@ namespace qf {
 struct RotaryArgs {
   DType dtype;
   const int64_t* positions;  // [tokens]
-  const void* cache;         // [cache_rows][head_size]: cosines, then sines, one each per pair; fp32 for the fp32 definition
-  void* x;                   // [tokens][heads][head_size], turned in place
+  const void* cache;  // [cache_rows][head_size]: cosines, then sines, one each per pair; fp32 for the fp32 definition
+  void* x;            // [tokens][heads][head_size], turned in place
   int64_t tokens;
   int64_t heads;
   int64_t head_size;
-  int64_t stride;            // elements from token to token
+  int64_t stride;  // elements from token to token
   int64_t cache_rows;
 };
 

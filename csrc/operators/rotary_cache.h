@@ -7,7 +7,7 @@
 namespace qf {
 
 struct RotaryCacheArgs {
-  DType dtype;          // fp32 for the fp32 definition
+  DType dtype;  // fp32 for the fp32 definition
   float theta;
   int64_t head_size;
   int64_t positions;

@@ -26,7 +26,8 @@ void rotary_cache_fp32(const OperatorContext& context, const RotaryCacheArgs& ar
   context.pool->run(args.positions, [&](int64_t position) {
     float* out = static_cast<float*>(args.out) + position * args.head_size;
     for (int64_t i = 0; i < half; ++i) {
-      const double frequency = std::pow(static_cast<double>(args.theta), -2.0 * static_cast<double>(i) / static_cast<double>(args.head_size));
+      const double frequency = std::pow(static_cast<double>(args.theta),
+                                        -2.0 * static_cast<double>(i) / static_cast<double>(args.head_size));
       const double angle = static_cast<double>(position) * scaled_frequency(frequency, args.scaling);
       out[i] = static_cast<float>(std::cos(angle));
       out[half + i] = static_cast<float>(std::sin(angle));

@@ -25,10 +25,13 @@ void rotary_cache_vllm(const OperatorContext& context, const RotaryCacheArgs& ar
 }
 
 void rotary_cache_vllm_notes(const RotaryCacheArgs& args, Notes& notes) {
-  if (args.dtype != DType::fp16) notes.push_back(std::string("rotary cache: ") + dtype_name(args.dtype) + " storage (source only)");
+  if (args.dtype != DType::fp16)
+    notes.push_back(std::string("rotary cache: ") + dtype_name(args.dtype) + " storage (source only)");
   if (args.scaling.factor != 1.0f) notes.push_back("rotary cache: Llama 3 scaling of the frequencies (source only)");
-  if (args.theta != 1e5f) notes.push_back("rotary cache: another theta than 100,000 (CUDA's powf over other arguments)");
-  if (args.head_size != 64) notes.push_back("rotary cache: head size " + std::to_string(args.head_size) + " (64 recorded)");
+  if (args.theta != 1e5f)
+    notes.push_back("rotary cache: another theta than 100,000 (CUDA's powf over other arguments)");
+  if (args.head_size != 64)
+    notes.push_back("rotary cache: head size " + std::to_string(args.head_size) + " (64 recorded)");
 }
 
 }  // namespace qf

@@ -13,8 +13,8 @@ void rotary_vllm(const OperatorContext& context, const RotaryArgs& args) {
   check_positions(args);
   context.pool->run(args.tokens, [&](int64_t token) {
     std::vector<float> turn(length), head(length), out(length);
-    ops.widen(args.dtype, static_cast<const uint16_t*>(args.cache) + args.positions[token] * args.head_size, args.head_size,
-              turn.data());
+    ops.widen(args.dtype, static_cast<const uint16_t*>(args.cache) + args.positions[token] * args.head_size,
+              args.head_size, turn.data());
     for (int64_t h = 0; h < args.heads; ++h) {
       uint16_t* x = static_cast<uint16_t*>(args.x) + token * args.stride + h * args.head_size;
       ops.widen(args.dtype, x, args.head_size, head.data());
@@ -25,7 +25,8 @@ void rotary_vllm(const OperatorContext& context, const RotaryArgs& args) {
 }
 
 void rotary_vllm_notes(const RotaryArgs& args, Notes& notes) {
-  if (args.dtype != DType::fp16) notes.push_back(std::string("rotary: ") + dtype_name(args.dtype) + " storage (source only)");
+  if (args.dtype != DType::fp16)
+    notes.push_back(std::string("rotary: ") + dtype_name(args.dtype) + " storage (source only)");
   if (args.head_size != 64) notes.push_back("rotary: head size " + std::to_string(args.head_size) + " (64 recorded)");
 }
 

@@ -7,8 +7,8 @@ namespace qf {
 
 struct SiluAndMulArgs {
   DType dtype;
-  const void* x;     // [rows][2 * columns]: gate, then up
-  void* out;         // [rows][columns]
+  const void* x;  // [rows][2 * columns]: gate, then up
+  void* out;      // [rows][columns]
   int64_t rows;
   int64_t columns;
 };

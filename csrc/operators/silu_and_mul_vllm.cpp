@@ -1,5 +1,5 @@
-// vLLM 0.21's act_and_mul kernel: x / (1 + exp(-x)) by CUDA's expf and an IEEE division, rounded to the storage format before
-// the product with `up`.
+// vLLM 0.21's act_and_mul kernel: x / (1 + exp(-x)) by CUDA's expf and an IEEE division, rounded to the storage format
+// before the product with `up`.
 #include <vector>
 
 #include "operators/silu_and_mul.h"
@@ -26,7 +26,8 @@ void silu_and_mul_vllm(const OperatorContext& context, const SiluAndMulArgs& arg
 }
 
 void silu_and_mul_vllm_notes(const SiluAndMulArgs& args, Notes& notes) {
-  if (args.dtype != DType::fp16) notes.push_back(std::string("silu_and_mul: ") + dtype_name(args.dtype) + " storage (source only)");
+  if (args.dtype != DType::fp16)
+    notes.push_back(std::string("silu_and_mul: ") + dtype_name(args.dtype) + " storage (source only)");
 }
 
 }  // namespace qf

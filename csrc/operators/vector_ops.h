@@ -1,5 +1,5 @@
-// Elementwise loops that operators share, once per instruction set, the same bits from each. Arrays do not overlap unless
-// said; n is any length.
+// Elementwise loops that operators share, once per instruction set, the same bits from each. Arrays do not overlap
+// unless said; n is any length.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,8 @@ struct VectorOps {
   /// values[i] *= factor, subnormals flushed before and after.
   void (*scale_flushed)(float* values, int64_t n, float factor);
   /// One head's halves turned: RN(fma(x, cos, -(y * sin))) and RN(fma(y, cos, x * sin)).
-  void (*rotate)(const float* x, const float* y, const float* cosine, const float* sine, int64_t n, float* out_x, float* out_y);
+  void (*rotate)(const float* x, const float* y, const float* cosine, const float* sine, int64_t n, float* out_x,
+                 float* out_y);
   /// gate[i] = gate[i] / fma(scale[i], mantissa[i], 1).
   void (*divide_by_one_plus)(float* gate, const float* scale, const float* mantissa, int64_t n);
 
@@ -37,8 +38,9 @@ struct VectorOps {
   void (*thread_square_sums)(const float* x, int64_t length, int64_t vectors, int threads, float* sums);
   /// The same with pairs, per vector of 8: p_j = fma(x_2j, x_2j, x_2j+1 * x_2j+1), sum = (((p0 + p1) + p2) + p3) + sum.
   void (*thread_pair_sums)(const float* x, int64_t vectors, int threads, float* sums);
-  /// One block of probabilities added to the four sums of a quad: thread t owns columns j with (j mod 8) / 2 == t and adds them
-  /// ascending. In the first block it starts from its first column, later from fma(rescale, sum, first column). n % 8 == 0.
+  /// One block of probabilities added to the four sums of a quad: thread t owns columns j with (j mod 8) / 2 == t and
+  /// adds them ascending. In the first block it starts from its first column, later from fma(rescale, sum, first
+  /// column). n % 8 == 0.
   void (*quad_sums)(const float* p, int64_t n, bool first_block, float rescale, float* sums);
 };
 

@@ -1,5 +1,5 @@
-// The loops behind vector_ops.h. Included once per instruction set by vector_ops*.cpp, which set the compiler's flags; in an
-// unnamed namespace, so that no copy for a larger instruction set can be linked in place of the baseline's.
+// The loops behind vector_ops.h. Included once per instruction set by vector_ops*.cpp, which set the compiler's flags;
+// in an unnamed namespace, so that no copy for a larger instruction set can be linked in place of the baseline's.
 #if defined(__F16C__)
 #include <immintrin.h>
 #endif
@@ -10,12 +10,14 @@
 #include "base/half.h"
 #include "numerics/cuda_math.h"
 #include "numerics/dot_chain.h"
+#include "operators/elements.h"
 #include "operators/vector_ops.h"
+#if defined(__AVX512F__)
+#include "operators/exp_avx512.h"
+#endif
 
 namespace qf {
 namespace {
-
-inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
 
 #if defined(__F16C__)
 /// Eight fp16 numbers; NaN without its payload, as base/half.h has it.
@@ -23,7 +25,8 @@ inline __m128i narrow_half(__m256 x) {
   const __m128i half = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m128i magnitude = _mm_and_si128(half, _mm_set1_epi16(0x7FFF));
   const __m128i nan = _mm_cmpgt_epi16(magnitude, _mm_set1_epi16(0x7C00));
-  const __m128i plain = _mm_or_si128(_mm_and_si128(half, _mm_set1_epi16(static_cast<int16_t>(0x8000))), _mm_set1_epi16(0x7E00));
+  const __m128i plain =
+      _mm_or_si128(_mm_and_si128(half, _mm_set1_epi16(static_cast<int16_t>(0x8000))), _mm_set1_epi16(0x7E00));
   return _mm_blendv_epi8(half, plain, nan);
 }
 #endif
@@ -79,30 +82,50 @@ void row_exponents(const float* values, int64_t n, int lowest, int16_t* exponent
 }
 
 void exp_parts(const SfuView& sfu, const float* in, float shift, int64_t n, float* scale, float* mantissa) {
-  for (int64_t i = 0; i < n; ++i) {
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= n; i += 16) {
+    const ExpLanes parts = cuda_exp_lanes(sfu.ex2_curve, _mm512_sub_ps(_mm512_loadu_ps(in + i), _mm512_set1_ps(shift)));
+    _mm512_storeu_ps(scale + i, parts.scale);
+    _mm512_storeu_ps(mantissa + i, parts.mantissa);
+  }
+#endif
+  for (; i < n; ++i) {
     const ExpParts parts = cuda_exp_parts(sfu, in[i] - shift);
     scale[i] = parts.scale;
     mantissa[i] = parts.mantissa;
   }
 }
 
+/// ex2 takes a subnormal argument as it takes zero, so only the input needs flushing.
 void exp2_scaled(const SfuView& sfu, const float* in, float c, float offset, int64_t n, float* out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = sfu.ex2(std::fma(flushed(in[i]), c, -offset));
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  const __m512 factor = _mm512_set1_ps(c), minus_offset = _mm512_set1_ps(-offset);
+  for (; i + 16 <= n; i += 16) {
+    const __m512 x = _mm512_loadu_ps(in + i);
+    const __mmask16 normal = _mm512_test_epi32_mask(_mm512_castps_si512(x), _mm512_set1_epi32(0x7F800000));
+    const __m512 flushed_x = _mm512_maskz_mov_ps(normal, x);  // the sign of a zero is lost in the sum
+    _mm512_storeu_ps(out + i, ex2_lanes(sfu.ex2_curve, _mm512_fmadd_ps(flushed_x, factor, minus_offset)));
+  }
+#endif
+  for (; i < n; ++i) out[i] = sfu.ex2(std::fma(flush_subnormal(in[i]), c, -offset));
 }
 
 void scale_flushed(float* values, int64_t n, float factor) {
-  for (int64_t i = 0; i < n; ++i) values[i] = flushed(flushed(values[i]) * factor);
+  for (int64_t i = 0; i < n; ++i) values[i] = flush_subnormal(flush_subnormal(values[i]) * factor);
 }
 
-void rotate(const float* x, const float* y, const float* cosine, const float* sine, int64_t n, float* out_x, float* out_y) {
+void rotate(const float* x, const float* y, const float* cosine, const float* sine, int64_t n, float* out_x,
+            float* out_y) {
   for (int64_t i = 0; i < n; ++i) {
-    out_x[i] = std::fma(x[i], cosine[i], -(y[i] * sine[i]));
-    out_y[i] = std::fma(y[i], cosine[i], x[i] * sine[i]);
+    out_x[i] = rotate_first(x[i], y[i], cosine[i], sine[i]);
+    out_y[i] = rotate_second(x[i], y[i], cosine[i], sine[i]);
   }
 }
 
 void divide_by_one_plus(float* gate, const float* scale, const float* mantissa, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) gate[i] = gate[i] / std::fma(scale[i], mantissa[i], 1.0f);
+  for (int64_t i = 0; i < n; ++i) gate[i] = silu_from_exp(gate[i], scale[i], mantissa[i]);
 }
 
 void thread_exp_sums(const float* scale, const float* mantissa, int64_t n, int threads, float* sums) {
@@ -131,10 +154,7 @@ void thread_pair_sums(const float* x, int64_t vectors, int threads, float* sums)
   for (int thread = 0; thread < threads; ++thread) {
     float sum = 0.0f;
     for (int64_t vector = thread; vector < vectors; vector += threads) {
-      const float* v = x + vector * 8;
-      float pairs = std::fma(v[0], v[0], v[1] * v[1]);
-      for (int j = 2; j < 8; j += 2) pairs = pairs + std::fma(v[j], v[j], v[j + 1] * v[j + 1]);
-      sum = pairs + sum;
+      sum = square_eight(x + vector * 8) + sum;
     }
     sums[thread] = sum;
   }
@@ -143,7 +163,7 @@ void thread_pair_sums(const float* x, int64_t vectors, int threads, float* sums)
 void quad_sums(const float* p, int64_t n, bool first_block, float rescale, float* sums) {
   float s[4];
   for (int t = 0; t < 4; ++t) {
-    s[t] = (first_block ? p[2 * t] : flushed(std::fma(rescale, sums[t], p[2 * t]))) + p[2 * t + 1];
+    s[t] = (first_block ? p[2 * t] : flush_subnormal(std::fma(rescale, sums[t], p[2 * t]))) + p[2 * t + 1];
   }
   for (int64_t j = 8; j < n; j += 8) {
     for (int t = 0; t < 4; ++t) s[t] = (s[t] + p[j + 2 * t]) + p[j + 2 * t + 1];
@@ -154,6 +174,18 @@ void quad_sums(const float* p, int64_t n, bool first_block, float rescale, float
 }  // namespace
 }  // namespace qf
 
-#define QF_VECTOR_OPS                                                                                                      \
-  {widen,  narrow,             round,           max,                row_exponents,    exp_parts, exp2_scaled, scale_flushed, \
-   rotate, divide_by_one_plus, thread_exp_sums, thread_square_sums, thread_pair_sums, quad_sums}
+#define QF_VECTOR_OPS  \
+  {widen,              \
+   narrow,             \
+   round,              \
+   max,                \
+   row_exponents,      \
+   exp_parts,          \
+   exp2_scaled,        \
+   scale_flushed,      \
+   rotate,             \
+   divide_by_one_plus, \
+   thread_exp_sums,    \
+   thread_square_sums, \
+   thread_pair_sums,   \
+   quad_sums}

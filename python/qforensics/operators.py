@@ -1,8 +1,8 @@
 """Operators of a forward pass that are no GEMM, as named engines compute them: thin functions over NumPy arrays.
 
-Arrays are float16, ``ml_dtypes.bfloat16`` or, for the ``fp32`` profile, float32. Every function takes `profile` (an engine
-profile) and `compute_major` (the compute capability's first number of the GPU it stands for); the definitions that the two
-choose are in ``csrc/operators/profiles.def``. `definition` picks one by name instead.
+Arrays are float16, ``ml_dtypes.bfloat16`` or, for the ``fp32`` profile, float32. Every function takes `profile` (an
+engine profile) and `compute_major` (the first number of the compute capability of the GPU it stands for); the
+definitions that the two choose are in ``csrc/operators/profiles.def``. `definition` picks one by name instead.
 """
 
 import functools
@@ -36,7 +36,9 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
 @functools.cache
-def _runtime(operator: str, definition: str | None, profile: str, compute_major: int, isa: str | None) -> "_core.OperatorRuntime":
+def _runtime(
+    operator: str, definition: str | None, profile: str, compute_major: int, isa: str | None
+) -> "_core.OperatorRuntime":
     tables = None if profile == "fp32" else sfu_tables(lg2=True)
     runtime = _core.OperatorRuntime(profile, compute_major, tables, isa or _core.best_isa(), 1)
     if definition is not None:
@@ -69,7 +71,9 @@ def definitions() -> list[tuple[str, str, str]]:
     return [(str(a), str(b), str(c)) for a, b, c in _core.operator_definitions()]
 
 
-def embedding(table: ArrayLike, ids: ArrayLike, *, profile: str = PROFILE, compute_major: int = 9) -> "NDArray[np.generic]":
+def embedding(
+    table: ArrayLike, ids: ArrayLike, *, profile: str = PROFILE, compute_major: int = 9
+) -> "NDArray[np.generic]":
     """Rows of `table` [vocabulary, columns] at `ids` [rows]."""
     name, bits = _bits(table)
     run = _runtime("embedding", None, profile, compute_major, None)
@@ -123,7 +127,7 @@ def rotary_cache(
     compute_major: int = 9,
     definition: str | None = None,
 ) -> "NDArray[np.generic]":
-    """Cosines and sines [positions, head_size]; `llama3` = (factor, low and high frequency factor, original positions)."""
+    """Cosines and sines [positions, head_size]; `llama3`: factor, low and high frequency factor, original positions."""
     name = _NAMES[np.dtype(dtype)]
     factor, low, high, original = llama3 or (1.0, 1.0, 4.0, 8192)
     run = _runtime("rotary_cache", definition, profile, compute_major, None)
@@ -140,7 +144,7 @@ def rotary(
     definition: str | None = None,
     isa: str | None = None,
 ) -> "NDArray[np.generic]":
-    """`x` [tokens, heads, head_size] turned by `positions` [tokens]; `cache` [rows, head_size] as `rotary_cache` makes it."""
+    """`x` [tokens, heads, head_size] turned by `positions` [tokens]; `cache` as `rotary_cache` makes it."""
     name, bits = _bits(x)
     _, table = _bits(cache, _DTYPES[name])
     run = _runtime("rotary", definition, profile, compute_major, isa)
@@ -179,7 +183,7 @@ def attention(
     Parameters
     ----------
     q, k, v
-        Per sequence [queries, heads, head_size], [keys, kv_heads, head_size] twice; the queries are the last of the keys.
+        Per sequence [queries, heads, head_size], [keys, kv_heads, head_size] twice; the queries are the last keys.
     scale
         Factor of the scores, rounded to float32.
     sm_count, unit
@@ -195,18 +199,35 @@ def attention(
     name, first = _bits(q[0])
     dtype = _DTYPES[name]
     run = _runtime("attention", definition, profile, compute_major, isa)
-    arrays = [[first, *(_bits(a, dtype)[1] for a in q[1:])], [_bits(a, dtype)[1] for a in k], [_bits(a, dtype)[1] for a in v]]
+    arrays = [
+        [first, *(_bits(a, dtype)[1] for a in q[1:])],
+        [_bits(a, dtype)[1] for a in k],
+        [_bits(a, dtype)[1] for a in v],
+    ]
     out = run.attention(name, *arrays, scale, sm_count, *unit, list(panels))
     return [_values(name, a) for a in out]
 
 
 def attention_splits(
-    *, queries: int, keys: int, heads: int, kv_heads: int, head_size: int = 64, sm_count: int = 132, definition: str = "fa3"
+    *,
+    queries: int,
+    keys: int,
+    heads: int,
+    kv_heads: int,
+    head_size: int = 64,
+    sm_count: int = 132,
+    definition: str = "fa3",
 ) -> int:
     """Parts into which FlashAttention cuts the keys of a single sequence."""
     return int(
         _core.attention_splits(
-            definition, queries=queries, keys=keys, heads=heads, kv_heads=kv_heads, head_size=head_size, sm_count=sm_count
+            definition,
+            queries=queries,
+            keys=keys,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_size=head_size,
+            sm_count=sm_count,
         )
     )
 
@@ -221,7 +242,8 @@ def log_softmax(
 ) -> NDArray[np.float32]:
     """Logprobs [rows, vocabulary] of `logits`."""
     name, bits = _bits(logits)
-    return _runtime("log_softmax", definition, profile, compute_major, isa).log_softmax(name, bits)
+    out: NDArray[np.float32] = _runtime("log_softmax", definition, profile, compute_major, isa).log_softmax(name, bits)
+    return out
 
 
 def top_k(logprobs: ArrayLike, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

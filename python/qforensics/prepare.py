@@ -5,10 +5,12 @@ kept under the user's cache directory, and checked by digest each time it is ask
 """
 
 import difflib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -109,12 +111,21 @@ def prepare(
     if not missing:
         return paths
     base = prepared_path("fp16", cache=cache)
-    if not _is_intact(base, FORMS["fp16"]):
-        _make("fp16", base, wheel, base, progress)
-    for form in missing:
-        if form != "fp16":
-            _make(form, paths[form], wheel, base, progress)
+    with _alone(base.parent):
+        for form in dict.fromkeys(["fp16", *missing]):
+            path = prepared_path(form, cache=cache)
+            if not _is_intact(path, FORMS[form]):
+                _make(form, path, wheel, base, progress)
     return paths
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time make forms in `folder`; the system frees the lock of one that dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _make(form: str, destination: Path, wheel: Path | None, base: Path, progress: Progress | None) -> None:

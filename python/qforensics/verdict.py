@@ -157,8 +157,8 @@ def judge(
     -------
     Verdict
         *match*: the claimed replay was compared in full and 0 logprobs differ. *mismatch*: logprobs differ in a phase
-        in which exactness had to hold. *inconclusive*: they differ only where something on the path races or is not
-        confirmed, or something could not be compared. There are no thresholds.
+        in which exactness had to hold, or another hypothesis gives every bit. *inconclusive*: they differ only where
+        something on the path races or is not confirmed, or something could not be compared. There are no thresholds.
 
     Raises
     ------
@@ -173,11 +173,16 @@ def judge(
         raise ValueError(f"no comparison for {', '.join(empty)}")
     counts = tuple(_count(name, found) for name, found in lists.items())
     matching = tuple(count.name for count in counts if count.exact)
-    excluded = tuple(count.name for count in counts if count.decisive)
+    # One hypothesis that gives every bit settles the others too, also those whose own replay could not exclude them.
+    identified = any(count.exact and count.compared for count in counts)
+    excluded = tuple(c.name for c in counts if c.decisive or (identified and c.differing))
     undecided = tuple(count.name for count in counts if count.name not in matching + excluded)
     outcome, reasons = _claimed_reasons(next(c for c in counts if c.name == claim), lists[claim], floor)
     others = [name for name in matching if name != claim]
-    if others:
+    if outcome == "inconclusive" and claim in excluded:
+        outcome = "mismatch"
+        reasons = [reasons[0], f"another hypothesis gives every one of these bits: {', '.join(others)}"]
+    elif others:
         reasons.append(
             ("also 0 differing, so not told apart: " if outcome == "match" else "0 differing under: ")
             + ", ".join(others)

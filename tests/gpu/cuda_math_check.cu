@@ -1,15 +1,12 @@
-// Compares numerics/cuda_math.h, cuda_trig.h and special_function_unit.h with the GPU under it, on the GPU, bit for
-// bit.
+// Compares cuda_math.h, cuda_trig.h and special_function_unit.h (csrc/numerics) with the GPU under it, bit for bit:
 //
-//   nvcc -std=c++20 -O2 -arch=sm_90 -ftz=false -prec-div=true -prec-sqrt=true -Icsrc tests/gpu/cuda_math_check.cu
-//        csrc/numerics/special_function_unit.cpp csrc/numerics/rope_cache.cpp -o /tmp/cuda_math_check && python
-//        tests/gpu/unpack_sfu.py /tmp/sfu &&
-//   /tmp/cuda_math_check /tmp/sfu
+//   flags="-std=c++20 -O2 -arch=sm_90 -ftz=false -prec-div=true -prec-sqrt=true -Icsrc"
+//   nvcc $flags tests/gpu/cuda_math_check.cu csrc/numerics/{special_function_unit,rope_cache}.cpp -o /tmp/check
+//   python3 tests/gpu/unpack_sfu.py /tmp/sfu && /tmp/check /tmp/sfu
 //
-// (one command; unpack_sfu.py writes the shipped tables as raw files, standard library only). Prints one line per
-// function: inputs compared, mismatches, the first one. Every one-argument function is compared over all 2^32 inputs;
-// powf over 2^32 pairs; the rotary caches over 8,192 positions. NaN compares equal to NaN. Exit status 1 when anything
-// differs.
+// Prints one line per function: inputs compared, mismatches, the first one. Every one-argument function is compared
+// over all 2^32 inputs, powf over 2^33 pairs, both sides on the device; the rotary caches over 8,192 positions, ours
+// from the host. NaN compares equal to NaN. Exit status 1 when anything differs or fails.
 #include <cstdio>
 #include <fstream>
 #include <iterator>
@@ -110,10 +107,11 @@ __device__ void evaluate(uint32_t i, float& x, float& y, float& expected, float&
 
 template <int F>
 __global__ void compare(Tally* tally) {
-  unsigned long long wrong = 0;
+  unsigned long long inputs = 0, wrong = 0;
   const uint64_t step = static_cast<uint64_t>(gridDim.x) * blockDim.x;
   for (uint64_t i = blockIdx.x * static_cast<uint64_t>(blockDim.x) + threadIdx.x; i < (1ull << 32); i += step) {
     float x, y, expected, found;
+    ++inputs;
     evaluate<F>(static_cast<uint32_t>(i), x, y, expected, found);
     if (__float_as_uint(expected) == __float_as_uint(found) || (expected != expected && found != found)) continue;
     if (wrong++ == 0 && atomicCAS(&tally->x, 0xFFFFFFFFu, __float_as_uint(x)) == 0xFFFFFFFFu) {
@@ -122,6 +120,7 @@ __global__ void compare(Tally* tally) {
       tally->found = __float_as_uint(found);
     }
   }
+  atomicAdd(&tally->inputs, inputs);
   if (wrong) atomicAdd(&tally->wrong, wrong);
 }
 
@@ -162,7 +161,7 @@ long run_from(Tally* device) {
   if constexpr (F == kFunctions) {
     return 0;
   } else {
-    Tally tally{1ull << 32, 0, 0xFFFFFFFFu, 0, 0, 0};
+    Tally tally{0, 0, 0xFFFFFFFFu, 0, 0, 0};
     cudaMemcpy(device, &tally, sizeof tally, cudaMemcpyHostToDevice);
     compare<F><<<132 * 16, 256>>>(device);
     cudaMemcpy(&tally, device, sizeof tally, cudaMemcpyDeviceToHost);
@@ -171,7 +170,7 @@ long run_from(Tally* device) {
       std::printf(", e.g. (%08x, %08x): GPU %08x, ours %08x", tally.x, tally.y, tally.expected, tally.found);
     std::printf("\n");
     std::fflush(stdout);
-    return static_cast<long>(tally.wrong != 0) + run_from<F + 1>(device);
+    return static_cast<long>(tally.wrong != 0 || tally.inputs != 1ull << 32) + run_from<F + 1>(device);
   }
 }
 
@@ -201,6 +200,10 @@ long check_rope(const SfuTables& tables, float theta, int dim) {
 int main(int argc, char** argv) {
   if (argc != 2) {
     std::printf("usage: cuda_math_check <directory of unpack_sfu.py>\n");
+    return 2;
+  }
+  if (const cudaError_t status = cudaFree(nullptr); status != cudaSuccess) {
+    std::printf("no usable GPU: %s\n", cudaGetErrorString(status));
     return 2;
   }
   const std::string folder = argv[1];

@@ -106,7 +106,12 @@ class Checkpoint(ABC):
         shape = self._tensor_shapes.get(name)
         if shape is None:
             raise KeyError(f"{self.path}: no tensor {name!r}; see `names`")
-        array = self._read_tensor(name)
+        try:
+            array = self._read_tensor(name)
+        except CheckpointError:
+            raise
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: {name}: {error}") from None
         if array.shape != shape:
             raise mismatch(self.path, name, expected=f"shape {list(shape)}", found=list(array.shape))
         return array

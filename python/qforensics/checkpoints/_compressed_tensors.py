@@ -16,7 +16,7 @@ from qforensics.checkpoints._bits import unpack_bits
 from qforensics.checkpoints._config import ModelConfig
 from qforensics.checkpoints._directory import PackedDirectory, group_rows
 from qforensics.checkpoints._errors import mismatch
-from qforensics.checkpoints._json import integer_field
+from qforensics.checkpoints._json import flag, integer_field
 from qforensics.checkpoints._types import QuantizedLinear
 
 __all__ = ["CompressedTensorsDirectory"]
@@ -76,9 +76,7 @@ class CompressedTensorsDirectory(PackedDirectory):
             raise mismatch(file, "weights.strategy", expected="'group' or 'channel'", found=repr(strategy))
         whole = strategy == "channel" or weights.get("group_size") == -1
         self.group_size = -1 if whole else integer_field(weights, "group_size", file)
-        self.symmetric = weights.get("symmetric", True)
-        if not isinstance(self.symmetric, bool):
-            raise mismatch(file, "weights.symmetric", expected="true or false", found=repr(self.symmetric))
+        self.symmetric = flag(weights, "symmetric", file, default=True)
         self.act_order = weights.get("actorder") in ("group", True)
         record = {"method": self.format, "bits": self.bits, "group_size": self.group_size, "sym": self.symmetric}
         super().__init__(path, config, {**record, "actorder": weights.get("actorder")})

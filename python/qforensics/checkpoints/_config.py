@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qforensics.checkpoints._errors import mismatch
-from qforensics.checkpoints._json import integer_field
+from qforensics.checkpoints._json import choice, flag, integer_field
 
 __all__ = ["LINEARS", "ModelConfig"]
 
@@ -95,9 +95,7 @@ class ModelConfig:
         CheckpointError
             An architecture other than the three, or a field that is missing, of the wrong type or out of range.
         """
-        architecture = data.get("model_type")
-        if architecture not in ARCHITECTURES:
-            raise mismatch(file, "model_type", expected=" or ".join(ARCHITECTURES), found=repr(architecture))
+        architecture = choice(data.get("model_type"), ARCHITECTURES, file, "model_type")
         hidden = integer_field(data, "hidden_size", file)
         heads = integer_field(data, "num_attention_heads", file)
         kv_heads = integer_field(data, "num_key_value_heads", file, default=heads)
@@ -112,7 +110,7 @@ class ModelConfig:
         if data.get("mlp_bias"):
             raise mismatch(file, "mlp_bias", expected="false", found="true")
         theta, scaling = _rope(data, file)
-        bias = _flag(data, "attention_bias", file, default=False)
+        bias = flag(data, "attention_bias", file, default=False)
         if bias and architecture != "qwen2":  # in Llama and Qwen3 the flag would put one on o_proj too
             raise mismatch(file, "attention_bias", expected="false (true is supported in qwen2 only)", found="true")
         return cls(
@@ -127,7 +125,7 @@ class ModelConfig:
             rms_norm_eps=_positive(data, "rms_norm_eps", file, default=1e-6),
             rope_theta=theta,
             rope_scaling=scaling,
-            tie_embeddings=_flag(data, "tie_word_embeddings", file, default=False),
+            tie_embeddings=flag(data, "tie_word_embeddings", file, default=False),
             max_positions=integer_field(data, "max_position_embeddings", file, default=2048),
             attention_bias=architecture == "qwen2",
             dtype=_dtype(data, file),
@@ -180,15 +178,5 @@ def _positive(data: Mapping[str, Any], key: str, file: Path | str, *, default: f
     return float(value)
 
 
-def _flag(data: Mapping[str, Any], key: str, file: Path | str, *, default: bool) -> bool:
-    value = data.get(key, default)
-    if not isinstance(value, bool):
-        raise mismatch(file, key, expected="true or false", found=repr(value))
-    return value
-
-
 def _dtype(data: Mapping[str, Any], file: Path | str) -> str:
-    value = data.get("dtype") or data.get("torch_dtype") or "float16"
-    if value not in DTYPES:
-        raise mismatch(file, "dtype", expected=" or ".join(DTYPES), found=repr(value))
-    return str(value)
+    return choice(data.get("dtype") or data.get("torch_dtype") or "float16", DTYPES, file, "dtype")

@@ -15,7 +15,7 @@ from qforensics.checkpoints._bits import unpack_bits
 from qforensics.checkpoints._config import ModelConfig
 from qforensics.checkpoints._directory import PackedDirectory, group_rows
 from qforensics.checkpoints._errors import mismatch
-from qforensics.checkpoints._json import integer_field
+from qforensics.checkpoints._json import choice, flag, integer_field
 from qforensics.checkpoints._types import QuantizedLinear
 
 __all__ = ["GptqDirectory"]
@@ -52,22 +52,19 @@ class GptqDirectory(PackedDirectory):
         self.bits = integer_field(quantization, "bits", file)
         if self.bits not in (2, 3, 4, 8):
             raise mismatch(file, "quantization_config.bits", expected="2, 3, 4 or 8", found=self.bits)
-        stated = quantization.get("checkpoint_format", quantization.get("format"))
-        if stated is not None and stated not in _FORMATS:
-            raise mismatch(
-                file, "quantization_config.checkpoint_format", expected=" or ".join(_FORMATS), found=repr(stated)
-            )
+        stated = quantization.get("checkpoint_format", quantization.get("format", "gptq"))
+        stated = choice(stated, _FORMATS, file, "quantization_config.checkpoint_format")
         if quantization.get("dynamic"):
             raise mismatch(
                 file, "quantization_config.dynamic", expected="no per-layer overrides", found=quantization["dynamic"]
             )
-        self.zero_offset = _FORMATS[stated or "gptq"]
-        self.symmetric = quantization.get("sym") is True
-        self.act_order = quantization.get("desc_act") is True
+        self.zero_offset = _FORMATS[stated]
+        self.symmetric = flag(quantization, "sym", file, default=False)
+        self.act_order = flag(quantization, "desc_act", file, default=False)
         size = quantization.get("group_size")
         self.group_size = -1 if size == -1 else integer_field(quantization, "group_size", file)
         record = {"method": "gptq", "bits": self.bits, "group_size": self.group_size, "sym": self.symmetric}
-        super().__init__(path, config, {**record, "desc_act": self.act_order, "checkpoint_format": stated or "gptq"})
+        super().__init__(path, config, {**record, "desc_act": self.act_order, "checkpoint_format": stated})
 
     def _check_packed(self, name: str, n: int, k: int) -> None:
         info = self.files.require(name + ".qweight", ("I32",))

@@ -1,13 +1,13 @@
 """JSON that someone else wrote: bounded size, no duplicate keys, no NaN, no crash on nesting."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from qforensics.checkpoints._errors import CheckpointError, mismatch
 
-__all__ = ["integer_field", "parse_object", "read_object"]
+__all__ = ["choice", "flag", "integer_field", "parse_object", "read_object"]
 
 #: Larger than any published configuration (and than the index of a model with 100,000 tensors).
 MAX_JSON_BYTES = 32 * 2**20
@@ -61,6 +61,21 @@ def read_object(path: Path) -> dict[str, Any]:
         return parse_object(path.read_bytes(), path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def choice(value: object, options: Iterable[str], file: Path | str, key: str) -> str:
+    """Return `value` if it is one of the strings in `options`."""
+    if not isinstance(value, str) or value not in options:
+        raise mismatch(file, key, expected=" or ".join(options), found=repr(value))
+    return value
+
+
+def flag(data: Mapping[str, Any], key: str, file: Path | str, *, default: bool) -> bool:
+    """Return ``data[key]`` as a bool; `default` where it is absent."""
+    value = data.get(key, default)
+    if not isinstance(value, bool):
+        raise mismatch(file, key, expected="true or false", found=repr(value))
+    return value
 
 
 def integer_field(

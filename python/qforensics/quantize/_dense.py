@@ -11,8 +11,8 @@ __all__ = ["cast", "dense_weight"]
 def cast(array: Array, dtype: np.dtype[np.generic], subject: str) -> Array:
     """Convert to a dense dtype, refusing what becomes infinite."""
     with np.errstate(over="ignore"):
-        result = array.astype(dtype)
-    if not np.isfinite(result.astype(np.float32)).all():
+        result = array.astype(dtype, copy=False)
+    if not np.isfinite(result).all():
         raise CheckpointError(f"{subject}: expected finite values that {dtype} can hold, found Inf, NaN or larger ones")
     return result
 

@@ -66,16 +66,9 @@ def quantize_checkpoint(
     CheckpointError
         From reading `source`, or a value that does not fit the destination's dtype.
     """
-    if method not in METHODS:
-        close = difflib.get_close_matches(method, METHODS, n=2, cutoff=0.4)
-        raise ValueError(
-            f"unknown method {method!r}: {', '.join(METHODS)}"
-            + (f"; did you mean {' or '.join(close)}?" if close else "")
-        )
+    _check_method(method)
     checkpoint = source if isinstance(source, Checkpoint) else load(source)
-    for name, (_, k) in checkpoint.config.linear_shapes():
-        if name != "lm_head" and group_size != -1 and (group_size < 1 or k % group_size):
-            raise ValueError(f"{checkpoint.path}: {name}: group size {group_size} does not divide K = {k}")
+    _check_group_size(checkpoint, group_size)
     with directory_that_appears_whole(Path(destination)) as partial:
         if method == "openvino":
             write_openvino(checkpoint, partial, group_size, progress)
@@ -86,6 +79,21 @@ def quantize_checkpoint(
             settings, dtype = container.settings(group_size), str(DTYPES[container.dense_dtype])
         _write_settings(checkpoint, partial, settings, dtype)
     return load(destination)
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        close = difflib.get_close_matches(method, METHODS, n=2, cutoff=0.4)
+        raise ValueError(
+            f"unknown method {method!r}: {', '.join(METHODS)}"
+            + (f"; did you mean {' or '.join(close)}?" if close else "")
+        )
+
+
+def _check_group_size(checkpoint: Checkpoint, group_size: int) -> None:
+    for name, (_, k) in checkpoint.config.linear_shapes():
+        if name != "lm_head" and group_size != -1 and (group_size < 1 or k % group_size):
+            raise ValueError(f"{checkpoint.path}: {name}: group size {group_size} does not divide K = {k}")
 
 
 def _write_safetensors(

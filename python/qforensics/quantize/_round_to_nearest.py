@@ -50,7 +50,14 @@ def _codes(values: Floats, scales: Floats, zeros: Floats | np.float32) -> npt.ND
 
 
 def awq(weight: Weights, group_size: int = 128) -> QuantizedLinear:
-    """AWQ's form: s = fp16(max(range, 1e-5) / 15), z = clamp(round(-min/s)), q = clamp(round(w/s) + z)."""
+    """AWQ's form: s = fp16(max(range, 1e-5) / 15), z = clamp(round(-min/s)), q = clamp(round(w/s) + z).
+
+    Examples
+    --------
+    >>> layer = awq(np.array([[-1.0, 0.0, 0.5, 2.0]], np.float16), -1)
+    >>> layer.codes[:, 0], layer.zeros[0, 0], layer.scales[0, 0]
+    (array([ 0,  5,  8, 15], dtype=uint8), np.uint8(5), np.float16(0.2))
+    """
     values = _groups(weight, group_size)
     high = np.maximum(values.max(axis=2), np.float32(0))
     low = np.minimum(values.min(axis=2), np.float32(0))

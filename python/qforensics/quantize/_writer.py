@@ -81,12 +81,13 @@ class SafetensorsWriter:
 
     def write(self, name: str, array: Array) -> None:
         """Write one tensor; its dtype and shape must be those announced."""
-        spec, position = self._places.pop(name)
+        spec, position = self._places[name]
         if array.dtype != DTYPES[spec.dtype] or array.shape != spec.shape:
             given = f"{array.dtype} {list(array.shape)}"
             raise ValueError(f"{self._path}: {name}: announced {spec.dtype} {list(spec.shape)}, given {given}")
         self._stream.seek(self._start + position)
         self._stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        del self._places[name]
 
     def __enter__(self) -> "SafetensorsWriter":
         return self
