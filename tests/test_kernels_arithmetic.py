@@ -199,12 +199,13 @@ def test_act_order_equals_sorted_rows() -> None:
 
 
 def test_stored_offsets_round_once() -> None:
-    """torchao's float zero points: w = bf16((q - 8) * s + offset), any offset."""
+    """torchao's float zero points: w = bf16((q - z) * s + offset), z = 8 there, any offset."""
     rng = np.random.default_rng(12)
     codes, zeros, scales = weights(rng, 1024, 64, 128)
     offsets = np.ldexp(rng.standard_normal((8, 64)), rng.integers(-40, 3, (8, 64))).astype(ml_dtypes.bfloat16)
     s = np.repeat(scales.astype(ml_dtypes.bfloat16), 128, axis=0).astype(np.float64)
-    exact = (codes.astype(np.float64) - 8) * s + np.repeat(offsets, 128, axis=0).astype(np.float64)
+    exact = (codes.astype(np.float64) - np.repeat(zeros, 128, axis=0)) * s
+    exact += np.repeat(offsets, 128, axis=0).astype(np.float64)
     found = kernels.dequantize(
         "tinygemm", codes, zeros, scales, group_size=128, dtype="bf16", offsets=offsets.astype(np.float32)
     )

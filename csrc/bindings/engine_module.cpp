@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "bindings/arrays.h"
 #include "bindings/engine_inputs.h"
@@ -42,11 +43,12 @@ class Engine {
     throw Error("unknown tensor '" + name + "'");
   }
 
+  /// Takes the weight out of its Python object, which is left empty: a copy would double the largest layer's memory.
   void set_linear(const std::string& name, int64_t layer, const std::string& kernel, const KernelOptions& options,
-                  const PackedWeight& weight, const std::optional<py::array>& bias) {
+                  PackedWeight& weight, const std::optional<py::array>& bias) {
     at::Tensor bias_tensor;
     if (bias) bias_tensor = copy_array(name + ".bias", *bias, dtype_);
-    auto linear = std::make_unique<Linear>(kernel, options, weight, std::move(bias_tensor));
+    auto linear = std::make_unique<Linear>(kernel, options, std::exchange(weight, {}), std::move(bias_tensor));
     if (name == "lm_head") return void(weights_.lm_head = std::move(linear));
     LayerWeights& target = at_layer(layer);
     if (name == "qkv_proj") return void(target.qkv = std::move(linear));

@@ -78,7 +78,7 @@ const char* weight_rule_text(WeightRule rule) {
     case WeightRule::bf16_sub_mul: return "bf16((q - z) * s)";
     case WeightRule::fp16_fma: return "fp16(q * s + fp16(-z * s))";
     case WeightRule::bf16_fma: return "bf16(q * s + bf16(-z * s))";
-    case WeightRule::bf16_offset: return "bf16((q - 8) * s + offset), offset = bf16((8 - z) * s) or stored";
+    case WeightRule::bf16_offset: return "bf16((q - 8) * s + bf16((8 - z) * s)), or bf16((q - z) * s + stored offset)";
     case WeightRule::integer: return "q - z, scaled later";
     case WeightRule::real: return "(q - z) * s, not rounded";
     case WeightRule::dense: return "stored numbers";

@@ -30,7 +30,7 @@ struct KernelOptions {
   bool symmetric = false;   // machete: no zero points (z = 8 folded into the conversion)
   bool dense = false;       // weights are stored as numbers, not as codes
   bool bias = false;
-  bool offsets = false;      // fp32: the checkpoint stores float offsets, weight = (q - 8) * s + offset
+  bool offsets = false;      // fp32: the checkpoint stores float offsets, weight = (q - z) * s + offset
   int split = 1;             // cublas, awq from 256 rows, hgemm: parts of K; 0: the rule or recorded table
   bool transposed = false;   // cublas: weights lie as [N, K] (a linear layer) instead of [K, N]
   int activation_group = 0;  // openvino: int8 activations in groups of this many k; 0: activations as they are

@@ -22,7 +22,7 @@ enum class WeightRule : uint8_t {
   bf16_sub_mul,  // RNbf16((q - z) * s)
   fp16_fma,      // RN16(q * s + RN16(-z * s))
   bf16_fma,      // RNbf16(q * s + RNbf16(-z * s))
-  bf16_offset,   // RNbf16((q - 8) * s + offset), offset = RNbf16((8 - z) * s) or stored
+  bf16_offset,   // RNbf16((q - 8) * s + RNbf16((8 - z) * s)); stored offsets: RNbf16((q - z) * s + offset)
   integer,       // q - z, exact; the scale comes later
   real,          // (q - z) * s + offset in fp32 (exact without an offset)
   dense,         // stored as a number

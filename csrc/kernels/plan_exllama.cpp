@@ -36,7 +36,6 @@ Plan plan_exllama(const Problem& problem, const DeviceNumbers& device, const Ker
                        (tree.leaves.size() <= 2 ? " (not visible)" : ""));
   whole_output(plan, tree);
   if (problem.k % kBlock != 0) plan.unconfirmed.push_back("last block shorter than 128 k: source only");
-  if (problem.n % 512 != 0) plan.unconfirmed.push_back("N is no multiple of 512: source only");
   // No matrix unit and no SM count takes part; nothing to note about the device.
   return plan;
 }

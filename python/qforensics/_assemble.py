@@ -111,6 +111,8 @@ def assemble(engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: 
         Of activations: 'float16', 'bfloat16' or 'float32'.
     """
     config = checkpoint.config
+    # the largest first, while nothing else is held: its file pages, its array and its panels exist side by side
+    _set_linear(engine, "lm_head", -1, dense_kernel, checkpoint.linear("lm_head"), dtype)
     for layer in range(config.num_layers):
         prefix = f"model.layers.{layer}."
         for name, parts in _MERGED.items():
@@ -125,7 +127,6 @@ def assemble(engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: 
         if progress:
             progress(layer + 1, config.num_layers + 1)
     engine.set_tensor("final_norm", -1, stored(checkpoint.tensor("model.norm.weight"), dtype))
-    _set_linear(engine, "lm_head", -1, dense_kernel, checkpoint.linear("lm_head"), dtype)
     if not config.tie_embeddings:
         engine.set_tensor("embedding", -1, stored(checkpoint.tensor("model.embed_tokens.weight"), dtype))
     if progress:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from qforensics import _core
 from qforensics.devices import DeviceProfile
+from qforensics.environment import selected_isa
 from qforensics.plans import (
     Plan,
     device_numbers,
@@ -104,7 +105,7 @@ def emulate(
     deterministic : atomics land in ascending order.
     isa, threads : how to compute, never what; by default $QFORENSICS_ISA or the machine's best, and all cores.
     bias : [N] in the activations' dtype.
-    offsets : [K / G, N] float32, weight = (code - 8) * scale + offset.
+    offsets : [K / G, N] float32, weight = (code - zero) * scale + offset.
     group_index : [K], the group of each row (GPTQ act-order).
     options : fp32_reduce (marlin), split (cublas, awq, exllama, hgemm: a number of parts or "auto"), layout ("kn" or
         "nk", cublas), inner_k_tiles (tinygemm), activation_group (openvino: int8 activations), symmetric (zeros are 8).
@@ -226,8 +227,7 @@ def _pack_codes(
 
 
 def _runner(isa: str | None, threads: int | None) -> Any:
-    chosen = isa or os.environ.get("QFORENSICS_ISA") or _core.best_isa()
-    return _make_runner(chosen, threads or os.cpu_count() or 1)
+    return _make_runner(isa or selected_isa(), threads or os.cpu_count() or 1)
 
 
 @functools.lru_cache(maxsize=4)

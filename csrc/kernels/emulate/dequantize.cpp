@@ -83,7 +83,10 @@ GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& w, int64_t pa
   if (w.offsets.empty()) return r;
   require(rule == WeightRule::bf16_offset || rule == WeightRule::real, "weights with float offsets have no rule '",
           weight_rule_text(rule), "'");
-  for (int c = 0; c < kPanelWidth; ++c) r.base[c] = 8.0f, r.add[c] = w.offsets[static_cast<size_t>(at + c)];
+  for (int c = 0; c < kPanelWidth; ++c) {
+    r.base[c] = w.zeros[static_cast<size_t>(at + c)];
+    r.add[c] = w.offsets[static_cast<size_t>(at + c)];
+  }
   return r;
 }
 

@@ -4,7 +4,7 @@
 //   codes   [panel][k][8 bytes]      byte j: column j in the low nibble, column j + 8 in the high one
 //   zeros   [panel][group][16]       uint8
 //   scales  [panel][group][16]       bits of fp16 or bf16
-//   offsets [panel][group][16]       fp32, only where the checkpoint stores float offsets: weight = (q - 8) * s +
+//   offsets [panel][group][16]       fp32, only where the checkpoint stores float offsets: weight = (q - z) * s +
 //   offset dense   [panel][k][16]           bits of fp16 or bf16
 //
 // N that is no multiple of 16 is padded with codes, zeros and scales of 0.

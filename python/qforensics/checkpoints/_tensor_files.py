@@ -1,9 +1,12 @@
 """The safetensors files of one directory, seen as one set of tensors that are read one module at a time."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -22,6 +25,7 @@ DTYPES: Mapping[str, np.dtype[np.generic]] = {
 }  # fmt: skip
 FLOATS = ("F16", "BF16", "F32")
 
+_BLOCK_BYTES = 8 << 20
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -90,21 +94,51 @@ class TensorFiles:
         return info
 
     def read(self, *names: str) -> list[Array]:
-        """Read tensors whole, opening each file once."""
+        """Read tensors whole; small ones of one file through one opening."""
+        for name in names:
+            self.require(name, DTYPES)
+        large = {name: self._read_blocks(name) for name in names if self._bytes(name) > _BLOCK_BYTES}
+        small = [name for name in names if name not in large]
         found: dict[str, Array] = {}
-        for file in {self.require(name, DTYPES).file for name in names}:
-            try:
-                with safe_open(file, framework="np") as handle:
-                    for name in names:
-                        if self.info[name].file == file:
-                            found[name] = handle.get_tensor(name)
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{file}: changed or unreadable since it was opened: {error}") from None
+        for file in {self.info[name].file for name in small}:
+            with _opened(file) as handle:
+                found |= {name: handle.get_tensor(name) for name in small if self.info[name].file == file}
         for name, array in found.items():
-            expected = (DTYPES[self.info[name].dtype], self.info[name].shape)
-            if (array.dtype, array.shape) != expected:
-                raise mismatch(self.info[name].file, name, expected=expected, found=(array.dtype, array.shape))
-        return [found[name] for name in names]
+            self._check(name, array, self.info[name].shape)
+        return [large[name] if name in large else found[name] for name in names]
+
+    def _read_blocks(self, name: str) -> Array:
+        whole = np.empty(self.info[name].shape, DTYPES[self.info[name].dtype])
+        at = 0
+        for block in self._blocks(name):
+            whole[at : at + len(block)] = block
+            at += len(block)
+        return whole
+
+    def _blocks(self, name: str) -> Iterator[Array]:
+        """Rows of a tensor, a few megabytes at a time, each through an opening of its own: the pages that safetensors maps
+        count as memory of this process until the file is closed."""
+        info = self.info[name]
+        if not info.shape or self._bytes(name) <= _BLOCK_BYTES:
+            yield self.read(name)[0]
+            return
+        rows = info.shape[0]
+        step = max(1, _BLOCK_BYTES * rows // self._bytes(name))
+        for first in range(0, rows, step):
+            last = min(rows, first + step)
+            with _opened(info.file) as handle:
+                block = handle.get_slice(name)[first:last]
+            self._check(name, block, (last - first, *info.shape[1:]))
+            yield block
+
+    def _bytes(self, name: str) -> int:
+        info = self.info[name]
+        return math.prod(info.shape) * DTYPES[info.dtype].itemsize
+
+    def _check(self, name: str, array: Array, shape: tuple[int, ...]) -> None:
+        expected = (DTYPES[self.info[name].dtype], shape)
+        if (array.dtype, array.shape) != expected:
+            raise mismatch(self.info[name].file, name, expected=expected, found=(array.dtype, array.shape))
 
     def bytes_on_disk(self) -> int:
         """Size of the files in bytes."""
@@ -117,8 +151,18 @@ class TensorFiles:
         for name in sorted(self.info):
             info = self.info[name]
             total.update(f"{name}{DTYPES[info.dtype]}{info.shape}".encode())
-            total.update(np.ascontiguousarray(self.read(name)[0]).view(np.uint8).data)
+            for block in self._blocks(name):
+                total.update(np.ascontiguousarray(block).view(np.uint8).data)
         return total.hexdigest()
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="np") as handle:
+            yield handle
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: changed or unreadable since it was opened: {error}") from None
 
 
 def _lone_files(directory: Path) -> list[Path]:

@@ -1,0 +1,61 @@
+"""Products per second of the dot chains: one thread, K = 4096, 64 columns, every instruction set, A100 and H200."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+
+from qforensics import _core
+from qforensics.devices import device
+
+K, COLUMNS = 4096, 64
+ROWS = (1, 2, 4, 6, 12)
+
+
+def instruction_sets() -> list[str]:
+    order = ["portable", "avx2", "avx512"]
+    return order[: order.index(_core.best_isa()) + 1]
+
+
+def seconds(name: str, rows: int, isa: str, repeat: int) -> float:
+    """One call that runs the chain `repeat` times."""
+    rng = np.random.default_rng(rows)
+    unit = device(name).unit("fp16").unit
+    left = rng.standard_normal((rows, K)).astype(np.float16).astype(np.float32)
+    right = (rng.standard_normal((K, COLUMNS)) * 0.03).astype(np.float16).astype(np.float32)
+    start = time.perf_counter()
+    _core.dot_chain(
+        left,
+        right,
+        np.zeros((rows, COLUMNS), np.float32),
+        products=unit.products,
+        fraction_bits=unit.fraction_bits,
+        half_out=False,
+        zero_exponent=unit.zero_exponent,
+        input_exponent=-14,
+        fresh=False,
+        isa=isa,
+        repeat=repeat,
+    )
+    return time.perf_counter() - start
+
+
+def measure(repeats: int) -> list[dict[str, object]]:
+    """Median and spread of products/s per (profile, instruction set, rows); preparation is taken off by difference."""
+    cases = [(name, isa, rows) for name in ("a100", "h200") for isa in instruction_sets() for rows in ROWS]
+    rates: dict[tuple[str, str, int], list[float]] = {case: [] for case in cases}
+    for _ in range(repeats):
+        for case in cases:  # the variants take turns
+            name, isa, rows = case
+            many = 4 if isa == "portable" else 40
+            work = seconds(name, rows, isa, many + 1) - seconds(name, rows, isa, 1)
+            rates[case].append(many * rows * COLUMNS * K / work)
+    print(f"{'profile':8}{'isa':10}{'rows':>5}{'products/s':>14}{'spread':>20}")
+    found = []
+    for (name, isa, rows), values in rates.items():
+        median = statistics.median(values)
+        print(f"{name:8}{isa:10}{rows:5}{median:14.3g}{min(values):10.3g} ..{max(values):8.3g}")
+        found.append({"profile": name, "isa": isa, "rows": rows, "median": median, "min": min(values), "max": max(values)})
+    return found
