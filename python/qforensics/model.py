@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from qforensics import _core, operators, variants
 from qforensics._assemble import assemble, engine_config, stored
+from qforensics._memory import release_unused
 from qforensics._sfu import sfu_tables
 from qforensics.checkpoints import Checkpoint, load
 from qforensics.devices import DeviceProfile
@@ -84,6 +85,7 @@ class Model:
         dense = "fp32" if self._dtype == "float32" else "cublas"
         assemble(engine, self.checkpoint, kernel=self.kernel, dense_kernel=dense, dtype=self._dtype, progress=progress)
         engine.finish()
+        release_unused()
         return engine
 
     def _rotary_cache(self) -> NDArray[Any]:
@@ -169,6 +171,7 @@ class Model:
         self._runs += 1
         answer = self._engine.run(requests, top_k, seed, progress)
         provenance = self._provenance(answer, mode=mode, batch=len(requests))
+        release_unused()
         return [
             Trace(
                 prompt_ids=request["prompt"].astype(np.int32),
