@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from qforensics.devices import device as find_device
 from qforensics.model import ENGINE, Model, load_model
 from qforensics.plans import resolve
 from qforensics.study import StudyVariant
+from qforensics.variants import VARIANTS
 from qforensics.variants import variant as find_variant
 
-__all__ = ["Hypothesis", "load_hypothesis"]
+__all__ = ["Hypothesis", "load_hypothesis", "spread"]
 
 
 @dataclass(frozen=True)
@@ -76,3 +78,14 @@ def load_hypothesis(
     return load_model(
         model, variant, device, deterministic=deterministic, threads=threads, seed=secrets.randbits(63)
     )
+
+
+def spread(names: Sequence[str], devices: Sequence[str]) -> list[Hypothesis]:
+    """Hypotheses by name, each once: ``all`` is every variant, and a name without a device stands for every one given."""
+    texts = [name for text in names for name in (VARIANTS if text == "all" else [text])]
+    full = [text if "@" in text else f"{text}@{device}" for text in texts for device in devices]
+    found: dict[tuple[str, str], Hypothesis] = {}
+    for text in full:
+        hypothesis = Hypothesis.parse(text)
+        found.setdefault((hypothesis.variant, hypothesis.gpu), hypothesis)
+    return list(found.values())
