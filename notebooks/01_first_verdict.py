@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -14,10 +16,10 @@
 # %% [markdown]
 # # A first verdict
 #
-# Somebody hands us tokens with their logprobs and says: *vLLM made these on an H200, from AWQ weights, with the option
-# `awq_marlin`*. We have the claim, the checkpoint and a CPU. Floating-point addition is not associative, so a kernel and
-# a GPU leave their trace in the low bits of every logprob. We replay the run in exactly their arithmetic: under the true
-# hypothesis **every bit** comes back, under a false one hardly any does.
+# Somebody hands us tokens with their logprobs and says: *vLLM made these on an H200, from AWQ weights, with the
+# option `awq_marlin`*. We have the claim, the checkpoint and a CPU. Floating-point addition is not associative, so a
+# kernel and a GPU leave their trace in the low bits of every logprob. We replay the run in exactly their arithmetic:
+# under the true hypothesis **every bit** comes back, under a false one hardly any does.
 
 # %%
 import functools
@@ -25,6 +27,7 @@ import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+
 import qforensics as qf
 
 RECORDED = Path("../tests/data/traces/vllm-0.21.0-h200")
@@ -52,7 +55,8 @@ print(claimed)
 print(other)
 
 # %% [markdown]
-# Replaying forces the recorded ids through the model: the prompt as one prefill, every later token as a true decode step.
+# Replaying forces the recorded ids through the model: the prompt as one prefill, every later token as a true decode
+# step.
 
 # %%
 comparisons = {
@@ -85,14 +89,14 @@ figure, axes = plt.subplots(2, 1, figsize=(8.5, 5.6), sharex=True, sharey=True, 
 for ax, (name, comparison) in zip(axes, comparisons.items(), strict=True):
     comparison.plot(ax)
     ax.set(title=f"awq_marlin recorded on an H200, replayed as {name}", ylabel="")
-axes[0].set_xlabel("")
-figure.supylabel("largest |difference| of logprobs", fontsize="medium");
+_ = axes[0].set_xlabel("")
+_ = figure.supylabel("largest |difference| of logprobs", fontsize="medium")
 
 # %% [markdown]
 # ## All claims against all hypotheses
 #
-# A study replays every reference under every hypothesis and keeps what it finished; the frame marks equal bits. The GPU is
-# part of the hypothesis: `awq_marlin` on an A100 runs another kernel (*marlin*).
+# A study replays every reference under every hypothesis and keeps what it finished; the frame marks equal bits. The
+# GPU is part of the hypothesis: `awq_marlin` on an A100 runs another kernel (*marlin*).
 
 # %%
 hypotheses = [
@@ -105,7 +109,7 @@ with tempfile.TemporaryDirectory() as folder:
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.3), layout="constrained")
 for ax, phase in zip(axes, ("prefill", "decode"), strict=True):
     result.plot(ax, phase=phase)
-axes[1].set_ylabel("")
+_ = axes[1].set_ylabel("")
 result
 
 # %%

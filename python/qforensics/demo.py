@@ -1,4 +1,4 @@
-"""The demo: recorded runs replayed under every hypothesis, then the prior experiment's study beside the exact answer."""
+"""The demo: recordings replayed under every hypothesis, then the prior experiment's study beside the exact answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qforensics.comparison import PhaseSummary, pool
 from qforensics.hypotheses import Hypothesis
 from qforensics.prepare import DEFAULT_MODEL
 from qforensics.recordings import prompts, recording
-from qforensics.study import Progress, study
+from qforensics.study import Progress, StudyVariant, study
 from qforensics.study_result import StudyResult
 from qforensics.trace import PHASES, Trace
 
@@ -61,8 +61,8 @@ class DemoPlan:
     device: str = "a100"
     verifier: str = "h200"
     prompts: int = 2
-    prompt_ids: int = 16
-    new_tokens: int = 6
+    prompt_ids: int = 12
+    new_tokens: int = 4
     repeats: int = 3
     threads: int | None = None
 
@@ -71,7 +71,8 @@ class DemoPlan:
 class PairAnswer:
     """Two variants: what the prior experiment's ratio says, and how many logprobs differ when both replay exactly.
 
-    `differing` and `compared` count both directions; `snr` and `label` are of one phase.
+    `differing` and `compared` count both directions; `snr` and `label` are of one phase. `exact` names those of the two
+    whose own replay gives every bit: without that, differing logprobs of the other one say nothing.
     """
 
     first: str
@@ -82,6 +83,7 @@ class PairAnswer:
     label: str
     differing: int
     compared: int
+    exact: tuple[str, ...]
 
 
 def forms(plan: DemoPlan) -> list[str]:
@@ -100,7 +102,7 @@ def replay_recordings(plan: DemoPlan, directory: Path, progress: Report | None =
 
 
 def equal_replays(plan: DemoPlan, directory: Path) -> list[tuple[str, ...]]:
-    """Hypotheses of part 1 that computed the same bits for every recording: no evidence of this kind tells them apart."""
+    """Hypotheses of part 1 that computed the same bits for every recording, so that nothing here tells them apart."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for hypothesis in plan.hypotheses:
         folders = [directory / "traces" / "replay" / f"{name}@{RECORDED_ON}" for name in plan.recorded]
@@ -152,7 +154,7 @@ def plan_cells(plan: DemoPlan, prompts: int) -> int:
     return prompts * n + 2 * prompts * n * n + plan.repeats * (n + racing)
 
 
-def _variant(plan: DemoPlan, name: str, device: str):  # type: ignore[no-untyped-def]
+def _variant(plan: DemoPlan, name: str, device: str) -> StudyVariant:
     return Hypothesis(name, device).study_variant(DEFAULT_MODEL, name=name, threads=plan.threads)
 
 
@@ -177,9 +179,12 @@ def answers(exact: StudyResult, prior: StudyResult, phase: str) -> list[PairAnsw
     }
     found = []
     names: Sequence[str] = exact.claimed
+    own = {name: [exact.pooled(name, name, p) for p in PHASES] for name in names}
+    certain = [name for name, phases in own.items() if all(p is not None and p.exact for p in phases)]
     for first, second in itertools.combinations(names, 2):
         summary = _both_ways(exact, first, second)
         if summary is not None:
             ratio = ratios.get((first, second), (math.nan, math.nan, math.nan, "not computed"))
-            found.append(PairAnswer(first, second, *ratio, summary.differing, summary.compared))
+            both = tuple(name for name in (first, second) if name in certain)
+            found.append(PairAnswer(first, second, *ratio, summary.differing, summary.compared, both))
     return found

@@ -1,4 +1,4 @@
-"""Hypotheses: a variant on a GPU, by the name ``variant@device``, and how to load the model that computes as it says."""
+"""Hypotheses: a variant on a GPU, named ``variant@device``, and how to load the model that computes as it says."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Hypothesis:
         return self.kernel == "exllama"
 
     def study_variant(self, model: str | Path, *, name: str | None = None, threads: int | None = None) -> StudyVariant:
-        """This hypothesis for `qforensics.study`, under its own name or another one; racing ones get a deterministic mode."""
+        """For `qforensics.study`, under its own name or another one; racing ones get a deterministic mode."""
         load = functools.partial(load_hypothesis, str(model), self.variant, self.device, threads=threads)
         return StudyVariant(
             name or self.name,
@@ -75,13 +75,11 @@ def load_hypothesis(
     model: str, variant: str, device: str, *, deterministic: bool = False, threads: int | None = None
 ) -> Model:
     """`load_model` for studies: a module-level function, and racing sums drawn anew in every process."""
-    return load_model(
-        model, variant, device, deterministic=deterministic, threads=threads, seed=secrets.randbits(63)
-    )
+    return load_model(model, variant, device, deterministic=deterministic, threads=threads, seed=secrets.randbits(63))
 
 
 def spread(names: Sequence[str], devices: Sequence[str]) -> list[Hypothesis]:
-    """Hypotheses by name, each once: ``all`` is every variant, and a name without a device stands for every one given."""
+    """Hypotheses by name, each once: ``all`` is every variant; a name without a device stands for all of `devices`."""
     texts = [name for text in names for name in (VARIANTS if text == "all" else [text])]
     full = [text if "@" in text else f"{text}@{device}" for text in texts for device in devices]
     found: dict[tuple[str, str], Hypothesis] = {}

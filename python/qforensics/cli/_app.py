@@ -133,7 +133,14 @@ Bar = Callable[[int, int, str], None]
 @contextmanager
 def progress_bar(title: str) -> Iterator[Bar]:
     """A bar with the remaining time on stderr; silent where stderr is no terminal."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = out(stderr=True)
     columns = (

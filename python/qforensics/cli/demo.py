@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from qforensics.cli._app import EXIT_HELP, ExitCode, app, finish, out, print_json, print_table, progress_bar
+from qforensics.cli._app import EXIT_HELP, ExitCode, app, finish, print_json, print_table, progress_bar
 from qforensics.cli.judging import COLOURS
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from qforensics.demo import DemoPlan
+    from qforensics.demo import DemoPlan, PairAnswer
     from qforensics.study_result import StudyResult
+    from qforensics.verdict import Verdict
 
 __all__ = ["demo"]
 
@@ -69,7 +70,8 @@ def _head(plan: DemoPlan) -> None:
     from qforensics.recordings import recording
 
     first = recording(plan.recorded[0])
-    print(f"1. {len(plan.recorded)} runs that vLLM 0.21 recorded on one NVIDIA H200, replayed on this CPU ({selected_isa()}):")
+    isa = selected_isa()
+    print(f"1. {len(plan.recorded)} runs that vLLM 0.21 recorded on one NVIDIA H200, replayed on this CPU ({isa}):")
     rows = min(plan.decode_rows, first.decode.rows)
     print(f"   {first.prompt_ids.size} prompt ids as one prefill, {rows} generated ids one decode step each.\n")
 
@@ -104,6 +106,7 @@ def _print_recorded(plan: DemoPlan, result: StudyResult, equal: list[tuple[str, 
 
 def _recorded_notes(plan: DemoPlan, result: StudyResult, equal: list[tuple[str, ...]]) -> list[str]:
     from qforensics.comparison import compare
+    from qforensics.demo import RECORDED_ON
     from qforensics.recordings import recording
 
     notes = []
@@ -121,19 +124,28 @@ def _recorded_notes(plan: DemoPlan, result: StudyResult, equal: list[tuple[str, 
     )
     for verdict in result.verdicts:
         if verdict.outcome != "match":
-            notes.append(f"{verdict.claim}: {verdict.outcome}: {'; '.join(verdict.reasons[1:2] or verdict.reasons)}.")
+            notes.append(_why(verdict))
     if "gptq" in plan.recorded:
         again = compare(recording("gptq").head(plan.decode_rows), recording("gptq-again").head(plan.decode_rows))
-        notes.append(f"   vLLM's own second run of gptq differs from its first in {again.differing:,} of {again.compared:,}.")
+        count = f"{again.differing:,} of {again.compared:,}"
+        notes.append(f"vLLM's own second run of gptq differs from its first in {count};")
+        near = {h.name: result.pooled(f"gptq@{RECORDED_ON}", h.name, "prefill") for h in plan.hypotheses}
+        sizes = {"that run": again.prefill.seeds_l2} | {name: s.seeds_l2 for name, s in near.items() if s}
+        listed = [f"{name} {size:.3f}" for name, size in sizes.items() if size is not None]
+        notes.append(f"   mean L2 of its prefill to the first: {', '.join(listed)}.")
     return notes
+
+
+def _why(verdict: Verdict) -> str:
+    return f"{verdict.claim}: {verdict.outcome}: {'; '.join(verdict.reasons[1:2] or verdict.reasons)}."
 
 
 def _print_studies(plan: DemoPlan, exact: StudyResult, prior: StudyResult) -> None:
     from qforensics.report import report_tables
 
     print(
-        f"\n2. The prior experiment with {len(plan.variants)} INT4 variants: references as an {plan.device.upper()} makes "
-        f"them\n   ({plan.prompts} prompts of {plan.prompt_ids} ids, {plan.new_tokens} tokens), verified on an "
+        f"\n2. The prior experiment with {len(plan.variants)} INT4 variants: references as an {plan.device.upper()} "
+        f"makes them\n   ({plan.prompts} prompts of {plan.prompt_ids} ids, {plan.new_tokens} tokens), verified on an "
         f"{plan.verifier.upper()} by distances, and beside it replayed exactly.\n"
     )
     for title, head, rows in report_tables(exact):
@@ -154,24 +166,32 @@ def _print_l2(plan: DemoPlan, prior: StudyResult, phase: str) -> None:
         [claim, *("-" if math.isnan(v) else f"{v:.2e}" for v in values)]
         for claim, values in zip(prior.claimed, matrix, strict=True)
     ]
-    title = f"The prior experiment, {phase}: mean L2 (rows: claimed, {plan.device}; columns: verified on {plan.verifier})"
+    title = f"The prior experiment, {phase}: mean L2 (rows: claim, {plan.device}; columns: verified on {plan.verifier})"
     print_table(title, ["", *prior.verified], rows)
 
 
 def _print_pairs(exact: StudyResult, prior: StudyResult, phase: str) -> None:
-    from rich.text import Text
 
     from qforensics.demo import answers
 
     rows: list[list[Any]] = []
     for a in answers(exact, prior, phase):
         ratio = "-" if math.isnan(a.snr) else "inf" if math.isinf(a.snr) else f"{a.snr:.1f}x"
-        apart = Text(f"told apart: {a.differing:,} of {a.compared:,} differ", style="green")
-        same = Text("the same bits", style="yellow")
-        told = apart if a.differing else same
-        rows.append([f"{a.first} vs {a.second}", f"{a.signal:.2e}", f"{a.noise:.2e}", ratio, a.label.lower(), told])
+        rows.append([f"{a.first} vs {a.second}", f"{a.signal:.2e}", f"{a.noise:.2e}", ratio, a.label.lower(), _told(a)])
     heads = ["pair", "signal", "noise", "SNR", "prior experiment", "exact replay (prefill and decode)"]
     print_table(f"Signal to noise, {phase}, beside the exact answer", heads, rows)
+
+
+def _told(answer: PairAnswer) -> Text:
+    from rich.text import Text
+
+    if answer.differing == 0:
+        return Text("the same bits", style="yellow")
+    if len(answer.exact) == 2:
+        return Text(f"told apart: {answer.differing:,} of {answer.compared:,} differ", style="green")
+    if answer.exact:
+        return Text(f"told apart for {answer.exact[0]}; the other one races", style="green")
+    return Text("not by exactness: both race", style="yellow")
 
 
 def _print_exact(plan: DemoPlan, exact: StudyResult) -> None:
@@ -189,6 +209,6 @@ def _print_exact(plan: DemoPlan, exact: StudyResult) -> None:
         verdict = outcomes.get(claim)
         cells.append(Text(verdict.outcome, style=f"bold {COLOURS[verdict.outcome]}") if verdict else "failed")
         rows.append(cells)
-    notes = [f"{v.claim}: {v.outcome}: {'; '.join(v.reasons[1:2] or v.reasons)}." for v in exact.verdicts if v.outcome != "match"]
+    notes = [_why(verdict) for verdict in exact.verdicts if verdict.outcome != "match"]
     title = f"Exact replay: differing logprobs (rows: claimed, {plan.device}; columns: replayed as, {plan.device})"
     print_table(title, ["", *exact.verified, "verdict"], rows, notes=notes)

@@ -9,10 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from qforensics.cli._app import EXIT_HELP, ExitCode, ListCommand, app, finish, out, print_json, print_table, progress_bar
+from qforensics.cli._app import (
+    EXIT_HELP,
+    ExitCode,
+    ListCommand,
+    app,
+    finish,
+    out,
+    print_json,
+    print_table,
+    progress_bar,
+)
 from qforensics.cli.models import JSON, MODEL
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from qforensics.comparison import Comparison
     from qforensics.hypotheses import Hypothesis
     from qforensics.study_result import StudyResult
@@ -71,7 +83,10 @@ def verify(
     found = read_trace(trace, index=index, part=part)
     found = found if steps is None else found.head(steps)
     claimed = _claimed(found, claim)
-    chosen = [claimed, *(h for h in spread(hypotheses, devices) if (h.variant, h.gpu) != (claimed.variant, claimed.gpu))]
+    chosen = [
+        claimed,
+        *(h for h in spread(hypotheses, devices) if (h.variant, h.gpu) != (claimed.variant, claimed.gpu)),
+    ]
     with contextlib.ExitStack() as stack:
         work = output_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qforensics-")))
         bar = stack.enter_context(progress_bar("verify"))
@@ -150,7 +165,7 @@ def noise_floor(
 
     floor = measure([read_trace(path) for path in traces])
     if plot is not None:
-        floor.plot().figure.savefig(plot, dpi=150)
+        _save(floor.plot(), plot)
     if as_json:
         print_json(floor.to_json())
     else:
@@ -158,6 +173,12 @@ def noise_floor(
         rows = [[name, getattr(floor.prefill, name), getattr(floor.decode, name)] for name in names]
         print_table(repr(floor), ["all pairs", "prefill", "decode"], rows, notes=floor.warnings)
     finish(ExitCode.MATCH if floor.deterministic else ExitCode.MISMATCH)
+
+
+def _save(axes: Axes, path: Path) -> None:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.savefig(path, dpi=150)
 
 
 @app.command()

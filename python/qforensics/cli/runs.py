@@ -29,7 +29,7 @@ def _prompts(path: Path | None) -> list[list[int]]:
     found = [item.get("ids") if isinstance(item, dict) else item for item in data] if isinstance(data, list) else []
     if not found or not all(isinstance(p, list) and p and all(type(t) is int and t >= 0 for t in p) for p in found):
         raise ValueError(f"{path}: expected a JSON list of prompts, each a list of token ids or an object with `ids`")
-    return found
+    return [list(prompt) for prompt in found if prompt]
 
 
 def study_exit(result: StudyResult) -> ExitCode:

@@ -20,7 +20,7 @@ def variant_table(as_json: bool) -> None:
     from qforensics.variants import VARIANTS
 
     gpus = ("a100", "h200")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": v.name,
             "formats": list(v.formats),
@@ -101,7 +101,9 @@ def _shape(text: str) -> tuple[int, int, int]:
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise typer.BadParameter(f"{text!r}: expected NAME=VALUE, as in split=4 or fp32_reduce=false", param_hint="--set")
+        raise typer.BadParameter(
+            f"{text!r}: expected NAME=VALUE, as in split=4 or fp32_reduce=false", param_hint="--set"
+        )
     words = {"true": True, "false": False}
     return name, words.get(value.lower(), int(value) if value.isdigit() else value)
 
