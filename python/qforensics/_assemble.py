@@ -13,6 +13,7 @@ from qforensics.checkpoints import Checkpoint, DenseLinear, ModelConfig, Quantiz
 __all__ = ["assemble", "engine_config", "stored"]
 
 Progress = Callable[[int, int], None]
+EIGHT_BIT_HEAD = "lm_head and embedding: 8-bit weights rounded to fp16 (order and rounding named by us)"
 _MERGED = {  # vLLM merges these: the kernels see the sum of their columns
     "qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "o_proj": ("self_attn.o_proj",),
@@ -100,8 +101,8 @@ def _set_linear(engine: Any, name: str, layer: int, kernel: str, linear: Quantiz
     engine.set_linear(name, layer, kernel, options, packed, bias)
 
 
-def assemble(engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: str, dtype: str, progress: Progress | None = None) -> None:
-    """Read every weight of the checkpoint into the engine.
+def assemble(engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: str, dtype: str, progress: Progress | None = None) -> tuple[str, ...]:
+    """Read every weight of the checkpoint into the engine; returns what no recording confirms about that.
 
     Parameters
     ----------
@@ -112,7 +113,9 @@ def assemble(engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: 
     """
     config = checkpoint.config
     # the largest first, while nothing else is held: its file pages, its array and its panels exist side by side
-    _set_linear(engine, "lm_head", -1, dense_kernel, checkpoint.linear("lm_head"), dtype)
+    head, notes = _head(checkpoint)
+    _set_linear(engine, "lm_head", -1, dense_kernel, head, dtype)
+    del head
     for layer in range(config.num_layers):
         prefix = f"model.layers.{layer}."
         for name, parts in _MERGED.items():
@@ -131,3 +134,12 @@ def assemble(engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: 
         engine.set_tensor("embedding", -1, stored(checkpoint.tensor("model.embed_tokens.weight"), dtype))
     if progress:
         progress(config.num_layers + 1, config.num_layers + 1)
+    return notes
+
+
+def _head(checkpoint: Checkpoint) -> tuple[QuantizedLinear | DenseLinear, tuple[str, ...]]:
+    """The output layer, dense where it holds 8-bit codes (OpenVINO's), which no kernel of ours takes."""
+    head = checkpoint.linear("lm_head")
+    if isinstance(head, DenseLinear) or head.bits == 4:
+        return head, ()
+    return DenseLinear(head.dequantize().astype(np.float16), head.bias), (EIGHT_BIT_HEAD,)

@@ -43,7 +43,7 @@ def hypothesis_matrix(result: StudyResult, ax: Axes | None = None, *, phase: str
     ax.set_ylabel("reference (claim)")
     ax.set_title(f"differing logprobs, {phase}")
     if ax.figure is not None:
-        ax.figure.colorbar(image, ax=ax, label="share of compared logprobs")
+        ax.figure.colorbar(image, ax=ax, label="share")
     return ax
 
 
@@ -75,14 +75,14 @@ def token_differences(comparison: Comparison, ax: Axes | None = None) -> Axes:
             color=colour,
             label=f"{name}: {int(differs.sum())} of {phase.rows} rows differ",
         )
-        ax.plot(at[~differs], np.zeros(int((~differs).sum())), ".", color=GREY, markersize=3)
+        ax.plot(at[~differs], np.zeros(int((~differs).sum())), ".", color=GREY, markersize=5, clip_on=False, zorder=3)
         start += phase.rows
         if name == "prefill":
             ax.axvline(start - 0.5, color=GREY, linewidth=0.8, linestyle=":")
     ax.set_ylim(bottom=0.0)
     ax.margins(x=0.02)
     ax.set_xlabel("position (prefill | decode)")
-    ax.set_ylabel("largest |difference| of logprobs")
+    ax.set_ylabel("largest |difference|")
     ax.legend(frameon=False, loc="upper left")
     return ax
 
@@ -99,6 +99,7 @@ def noise_floor(floor: NoiseFloor, ax: Axes | None = None) -> Axes:
     ax.set_ylim(bottom=0.0)
     ax.set_xlabel("prompt: pair of repeats")
     ax.set_ylabel("largest |difference|")
+    ax.margins(x=0.15)
     ax.set_title("bit-equal repeats" if floor.deterministic else floor.cause or "repeats differ, cause not recorded")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax

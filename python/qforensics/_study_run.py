@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,10 @@ from qforensics.study_result import StudyError
 from qforensics.trace import Trace
 
 __all__ = ["Progress", "StudyRun", "StudyVariant", "generate_job", "replay_job"]
+
+
+MAX_WORKERS = 2
+"""Processes of repeats that run side by side: each holds a model."""
 
 
 @dataclass(frozen=True)
@@ -110,20 +115,28 @@ class StudyRun:
         """Repeats of the prompts, the r-th of each in process r mod `processes`."""
         loader = variant.loader if kind == "repeat" else variant.deterministic_loader
         assert loader is not None
-        for process in range(processes):
-            cells = [(kind, variant.name, p, r) for p in range(len(prompts)) for r in range(process, runs, processes)]
-            missing = [cell for cell in cells if self.work.load(*cell) is None]
-            jobs = [(prompts[int(cell[2])], str(self.work.file(*cell))) for cell in missing]
-            try:
-                if jobs and processes > 1:
-                    run_in_process(loader, jobs, length)
-                elif jobs:
-                    generate_repeats(loader(), jobs, length)
-            except Exception as error:
-                self.fail(variant.name, kind, error)
-                return
-            for cell in cells:
-                self.finished(cell)
+        cells = [
+            [(kind, variant.name, p, r) for p in range(len(prompts)) for r in range(process, runs, processes)]
+            for process in range(processes)
+        ]
+
+        def work(mine: Sequence[tuple[str, str, int, int]]) -> None:
+            missing = [cell for cell in mine if self.work.load(*cell) is None]
+            jobs = [(prompts[cell[2]], str(self.work.file(*cell))) for cell in missing]
+            if jobs and processes > 1:
+                run_in_process(loader, jobs, length)
+            elif jobs:
+                generate_repeats(loader(), jobs, length)
+
+        with ThreadPoolExecutor(max_workers=min(processes, MAX_WORKERS)) as pool:  # a thread only waits for its process
+            for mine, future in [(mine, pool.submit(work, mine)) for mine in cells]:
+                try:
+                    future.result()
+                except Exception as error:
+                    self.fail(variant.name, kind, error)
+                    return
+                for cell in mine:
+                    self.finished(cell)
 
 
 def replay_job(reference: Trace) -> Callable[[Replayer], Trace]:

@@ -83,7 +83,7 @@ class Model:
         )
         engine.set_tensor("rotary_cache", -1, self._rotary_cache())
         dense = "fp32" if self._dtype == "float32" else "cublas"
-        assemble(engine, self.checkpoint, kernel=self.kernel, dense_kernel=dense, dtype=self._dtype, progress=progress)
+        self._notes = assemble(engine, self.checkpoint, kernel=self.kernel, dense_kernel=dense, dtype=self._dtype, progress=progress)
         engine.finish()
         release_unused()
         return engine
@@ -203,7 +203,7 @@ class Model:
             "batch": batch,
             "deterministic": self.deterministic,
             "racing": {phase: sorted(note["racing"]) for phase, note in notes.items()},
-            "unconfirmed": {phase: sorted(note["unconfirmed"]) for phase, note in notes.items()},
+            "unconfirmed": {phase: sorted({*note["unconfirmed"], *self._notes}) for phase, note in notes.items()},
             "isa": self._isa,
             "threads": self._threads,
             "process": os.getpid(),

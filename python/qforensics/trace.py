@@ -109,6 +109,11 @@ class LogprobRows:
         part = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return self.ids[part], self.logprobs[part]
 
+    def head(self, rows: int) -> LogprobRows:
+        """The first `rows` rows."""
+        entries = int(self.offsets[rows])
+        return LogprobRows(self.targets[:rows], self.offsets[: rows + 1], self.ids[:entries], self.logprobs[:entries])
+
     def target_logprobs(self) -> NDArray[np.float32]:
         """float32 [rows]: the logprob of every row's target."""
         row_of = np.repeat(np.arange(self.rows), np.diff(self.offsets))
@@ -200,6 +205,21 @@ class Trace:
         prefill = set(map(str, lists.get("prefill", [])))
         decode = prefill | set(map(str, lists.get("decode", [])))
         return {"prefill": tuple(sorted(prefill)), "decode": tuple(sorted(decode))}
+
+    def head(self, decode_rows: int) -> Trace:
+        """The prompt and the first `decode_rows` generated ids; the trace itself where it has no more.
+
+        The provenance says what was cut: ``head_of`` is the whole trace's digest.
+        """
+        if isinstance(decode_rows, bool) or not isinstance(decode_rows, int) or decode_rows < 0:
+            raise ValueError(f"decode_rows: expected an integer of at least 0, found {decode_rows!r}")
+        if decode_rows >= self.decode.rows:
+            return self
+        decode = self.decode.head(decode_rows)
+        provenance = {**self.provenance, "head_of": self.digest}
+        return Trace(
+            self.prompt_ids, self.generated_ids[:decode_rows], self.prefill, decode, self.top_k, provenance
+        )
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {"prompt_ids": self.prompt_ids, "generated_ids": self.generated_ids}

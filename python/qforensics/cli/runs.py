@@ -1,0 +1,88 @@
+"""The command that runs a whole study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from qforensics.cli._app import EXIT_HELP, ExitCode, ListCommand, app, finish, print_json, print_table, progress_bar
+from qforensics.cli.judging import OUTCOMES
+from qforensics.cli.models import JSON, MODEL
+from qforensics.cli.tables import variant_table
+
+if TYPE_CHECKING:
+    from qforensics.study_result import StudyResult
+
+__all__ = ["study", "study_exit"]
+
+
+def _prompts(path: Path | None) -> list[list[int]]:
+    """Prompts of a JSON file (lists of ids, or objects with `ids`), or the recordings' own."""
+    from qforensics._json import parse_json, read_bytes
+    from qforensics.recordings import prompts
+
+    if path is None:
+        return prompts()
+    data = parse_json(read_bytes(path, limit=1 << 26))
+    found = [item.get("ids") if isinstance(item, dict) else item for item in data] if isinstance(data, list) else []
+    if not found or not all(isinstance(p, list) and p and all(type(t) is int and t >= 0 for t in p) for p in found):
+        raise ValueError(f"{path}: expected a JSON list of prompts, each a list of token ids or an object with `ids`")
+    return [list(prompt) for prompt in found if prompt]
+
+
+def study_exit(result: StudyResult) -> ExitCode:
+    """The gravest of a study's outcomes: a failure, a mismatch, something inconclusive, or matches alone."""
+    if result.errors or not (result.verdicts or result.floors):
+        return ExitCode.FAILURE
+    codes = {OUTCOMES[verdict.outcome] for verdict in result.verdicts}
+    return next((code for code in (ExitCode.MISMATCH, ExitCode.INCONCLUSIVE) if code in codes), ExitCode.MATCH)
+
+
+@app.command(cls=ListCommand, epilog=EXIT_HELP)
+def study(
+    variants: list[str] = typer.Option(
+        ["all"], help="Variants, VARIANT or VARIANT@DEVICE; several after one option, or `all`."
+    ),
+    list_variants: bool = typer.Option(False, "--list-variants", help="List the variants and exit."),
+    output_dir: Path = typer.Option(Path("results/study"), help="Traces, journal and results; a killed run goes on."),
+    devices: list[str] = typer.Option(["a100"], help="GPUs of the variants that name none."),
+    claimed: list[str] = typer.Option([], help="Whose claims are judged; by default every variant's."),
+    model: str = MODEL,
+    prompts: Path | None = typer.Option(None, help="JSON: a list of prompts, as lists of token ids."),
+    max_new_tokens: int = typer.Option(32, min=1, help="Greedy tokens of references and repeats."),
+    repeats: int = typer.Option(3, min=0, help="Runs of the first prompt for the noise floor; 0: none."),
+    processes: int = typer.Option(2, min=1, help="Processes that the repeats are spread over."),
+    threads: int | None = typer.Option(None, help="CPU threads; no result depends on them."),
+    as_json: bool = JSON,
+) -> None:
+    """Generate references, replay each under every variant, measure noise floors, and judge every claim."""
+    if list_variants:
+        variant_table(as_json)
+        return
+    from qforensics.hypotheses import spread
+    from qforensics.report import report_html, report_tables
+    from qforensics.study import study as run_study
+
+    chosen = spread(variants, devices)
+    names = [h.name for h in spread(claimed, devices)] if claimed else None
+    with progress_bar("study") as bar:
+        result = run_study(
+            [h.study_variant(model, threads=threads) for h in chosen],
+            _prompts(prompts),
+            work_dir=output_dir,
+            max_new_tokens=max_new_tokens,
+            claimed=names,
+            repeats=repeats,
+            processes=processes,
+            progress=lambda p: bar(p.done, p.total, p.cell),
+        )
+    (output_dir / "results" / "study.html").write_text(report_html(result), encoding="utf-8")
+    if as_json:
+        print_json(result.to_json())
+    else:
+        for title, head, rows in report_tables(result):
+            print_table(title, head, rows)
+        print(f"results: {output_dir / 'results'}")
+    finish(study_exit(result))

@@ -1,0 +1,187 @@
+"""The command line, run as a script runs it: exit codes, JSON, tables, and errors in one sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import forensics_doubles as doubles
+import qforensics as qf
+from qforensics.cli import app
+from qforensics.recordings import RECORDINGS, prompts, recording
+
+RECORDED = doubles.RECORDED
+SHIPPED = Path(qf.__file__).parent / "data" / "traces"
+VARIANTS = ["fp16", "awq", "awq_marlin", "gptq", "gptq_marlin", "openvino", "pytorch_int4"]
+
+
+def run(*args: object, code: int = 0):
+    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr, result.exception)
+    return result
+
+
+def test_variants_say_which_kernel_runs():
+    rows = {row["name"]: row for row in json.loads(run("variants", "--json").stdout)}
+    assert list(rows) == VARIANTS
+    assert rows["gptq_marlin"]["kernels"] == {"a100": "marlin", "h200": "machete"}
+    assert rows["gptq"]["kernels"] == {"a100": "exllama", "h200": "exllama"}
+    assert "machete" in run("variants").stdout
+
+
+def test_list_variants_of_a_study_as_the_seeds_spell_it():
+    listed = json.loads(run("study", "--variants", "awq", "gptq", "--list-variants", "--json").stdout)
+    assert [row["name"] for row in listed] == VARIANTS
+
+
+def test_devices_and_kernels():
+    devices = {d["name"]: d for d in json.loads(run("devices", "--json").stdout)}
+    assert devices["a100-sxm4-80gb"]["sm_count"] == 108
+    assert devices["h200"]["sm_count"] == 132
+    assert "a100-sxm4-80gb" in run("devices").stdout
+    kernels = {k["name"]: k for k in json.loads(run("kernels", "--json").stdout)}
+    assert kernels["exllama"]["aliases"] == ["gptq"]
+    assert "fp32_reduce" in kernels["marlin"]["options"]
+
+
+def test_plan_in_words_and_as_a_picture(tmp_path):
+    picture = tmp_path / "plan.png"
+    text = run("plan", "marlin", "--shape", "16x6144x4096", "--device", "a100", "--plot", picture).stdout
+    assert "M = 16, N = 6144, K = 4096" in text
+    assert "over 108 SMs" in text
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    found = json.loads(run("plan", "awq", "--shape", "1x768x768", "--json").stdout)
+    assert found["shape"] == [1, 768, 768]
+    assert len(found["trees"][0]["leaves"]) == 8  # split-K 8
+    split = run("plan", "cublas", "--shape", "64x768x768", "--set", "split=4", "--json").stdout
+    assert len(json.loads(split)["trees"][0]["leaves"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("plan", "marlin", "--shape", "16x6144"), 2, "MxNxK"),
+        (("plan", "marln", "--shape", "1x768x768"), 4, "did you mean marlin"),
+        (("plan", "marlin", "--shape", "1x768x768", "--device", "h20"), 4, "h200"),
+        (("nonsense",), 2, "nonsense"),
+        (("study", "--variants"), 2, "requires an argument"),
+        (("study", "--variants", "awk"), 4, "did you mean awq"),
+        (("verify", "no-such-file.trace"), 4, "No such file"),
+        (("generate", "--prompt-ids", "1,x", "--output", "x.trace"), 2, "token ids"),
+    ],
+)
+def test_errors_are_one_sentence(args, code, words):
+    result = run(*args, code=code)
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    if code == 4:
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+
+
+def test_debug_keeps_the_exception():
+    result = CliRunner().invoke(app, ["--debug", "plan", "marln", "--shape", "1x768x768"])
+    assert isinstance(result.exception, ValueError)
+
+
+def test_import_compare_noise_floor_show(tmp_path):
+    first, second = tmp_path / "1.trace", tmp_path / "2.trace"
+    made = json.loads(run("import", RECORDED / "gptq.json", first, "--json").stdout)
+    assert made["digest"] == RECORDINGS["gptq"]
+    run("import", RECORDED / "gptq.json", second, "--part", "again")
+    assert run("compare", first, first).stdout.count("differing") == 1
+    other = json.loads(run("compare", first, second, "--json", code=1).stdout)
+    assert (other["prefill"]["differing"], other["prefill"]["compared"]) == (755, 755)
+    floor = json.loads(run("noise-floor", first, second, "--json", code=1).stdout)
+    assert floor["classes"] == [[0, 1]]
+    assert floor["decode"]["differing"] == 640
+    run("noise-floor", first, first)
+    shown = json.loads(run("show", first, "--json").stdout)
+    assert shown["digest"] == made["digest"]
+    assert shown["prompt_ids"] == prompts()[0]
+    assert "NVIDIA H200" in run("show", RECORDED / "gptq.json").stdout
+
+
+def test_other_contexts_are_inconclusive(tmp_path):
+    doubles.small_trace(prompt=(1, 2, 3)).save(tmp_path / "a.trace")
+    doubles.small_trace(prompt=(9, 2, 3)).save(tmp_path / "b.trace")
+    run("compare", tmp_path / "a.trace", tmp_path / "b.trace", code=3)
+
+
+def test_a_damaged_trace_is_refused(tmp_path):
+    data = bytearray((SHIPPED / "awq.trace").read_bytes())
+    data[-5] ^= 1
+    (tmp_path / "bad.trace").write_bytes(data)
+    assert "digest" in run("show", tmp_path / "bad.trace", code=4).stderr
+
+
+def test_recordings_are_the_recorded_files():
+    for name, digest in RECORDINGS.items():
+        file, again = name.removesuffix("-again"), name.endswith("-again")
+        source = qf.import_trace(RECORDED / f"{file}.json", 0, part="again" if again else None)
+        assert recording(name).digest == source.digest == digest
+    assert prompts()[0] == recording("awq").prompt_ids.tolist()
+
+
+def test_head_of_a_trace():
+    whole = recording("awq")
+    cut = whole.head(3)
+    assert (cut.prefill.rows, cut.decode.rows, cut.generated_ids.size) == (37, 3, 3)
+    assert cut.prefill == whole.prefill
+    assert cut.decode.logprobs.tobytes() == whole.decode.logprobs[: cut.decode.entries].tobytes()
+    assert cut.provenance["head_of"] == whole.digest
+    assert whole.head(99) is whole
+    with pytest.raises(ValueError, match="decode_rows"):
+        whole.head(-1)
+
+
+def test_lookups_need_no_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from qforensics.cli import app\n"
+        "app(['verify', 'TRACE', '--steps', '0'] if sys.argv[1:] else ['plan', 'awq', '--shape', '1x768x768'])"
+    ).replace("TRACE", str(SHIPPED / "awq.trace"))
+    fine = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (fine.returncode, "awq" in fine.stdout) == (0, True), fine.stderr
+    refused = subprocess.run([sys.executable, "-c", code, "verify"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 4
+    assert "torch" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_verify_judges_by_bits(tmp_path):
+    trace = SHIPPED / "awq.trace"
+    args = ("verify", trace, "--steps", 2, "--output-dir", tmp_path, "--hypotheses", "awq_marlin@h200", "--json")
+    verdict = json.loads(run(*args).stdout)
+    assert (verdict["claim"], verdict["outcome"]) == ("awq@h200", "match")
+    counts = {c["name"]: (c["differing"], c["compared"]) for c in verdict["counts"]}
+    assert counts == {"awq@h200": (0, 796), "awq_marlin@h200": (796, 796)}
+    again = run(*args[:-1])  # resumed: nothing is loaded
+    assert "0 of 756" in again.stdout
+    false = run("verify", trace, "--steps", 1, "--claim", "awq_marlin@h200", code=1)
+    assert "mismatch" in false.stdout
+
+
+@pytest.mark.slow
+def test_generate_then_study(tmp_path):
+    made = json.loads(
+        run(
+            "generate", "--prompt-ids", "504,18898,282,5912", "--variant", "awq", "--device", "a100",
+            "--max-new-tokens", 2, "--output", tmp_path / "g.trace", "--json",
+        ).stdout
+    )  # fmt: skip
+    assert qf.Trace.load(tmp_path / "g.trace").numbers_digest == made["numbers"]
+    (tmp_path / "prompts.json").write_text("[[504, 18898, 282, 5912]]")
+    args = ("study", "--variants", "awq", "awq_marlin", "--prompts", tmp_path / "prompts.json", "--output-dir")
+    found = json.loads(run(*args, tmp_path / "s", "--max-new-tokens", 2, "--repeats", 0, "--json").stdout)
+    assert [v["outcome"] for v in found["verdicts"]] == ["match", "match"]
+    reference = qf.Trace.load(tmp_path / "s" / "traces" / "reference" / "awq@a100" / "0.trace")
+    assert reference.numbers_digest == made["numbers"]
+    assert "awq@a100" in run("show", tmp_path / "s" / "results" / "study.json", "--html", tmp_path / "s.html").stdout
+    assert "<table>" in (tmp_path / "s.html").read_text()
