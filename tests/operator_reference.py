@@ -4,6 +4,7 @@ They share no code with csrc but the tables of the special-function unit.
 """
 
 import numpy as np
+
 from qforensics._sfu import sfu_tables
 
 F32 = np.float32

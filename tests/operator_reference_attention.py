@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
 from operator_reference import F32, bits, ex2, fma, rcp
 from qforensics import _core
 from qforensics._sfu import sfu_tables

@@ -169,6 +169,17 @@ def test_verify_judges_by_bits(tmp_path):
 
 
 @pytest.mark.slow
+def test_noise_floor_of_a_racing_kernel(tmp_path):
+    (tmp_path / "prompts.json").write_text("[[504, 18898, 282]]")
+    sizes = ("--max-new-tokens", 1, "--repeats", 2, "--prompts", tmp_path / "prompts.json")
+    args = ("noise-floor", "--hypothesis", "gptq@h200", *sizes, "--output-dir", tmp_path / "n", "--json")
+    floor = json.loads(run(*args, code=1).stdout)
+    assert floor["cause"] == "racing atomics (exllama)"
+    assert (floor["repeats"], floor["processes"], floor["classes"]) == (2, 2, [[0, 1]])
+    run("noise-floor", code=2)
+
+
+@pytest.mark.slow
 def test_generate_then_study(tmp_path):
     made = json.loads(
         run(

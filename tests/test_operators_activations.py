@@ -1,8 +1,9 @@
 """Embedding, rotary, silu, log-softmax, top-k: recorded bits, an independent version, wrong alternatives."""
 
 import numpy as np
-import operator_reference as reference
 import pytest
+
+import operator_reference as reference
 from operator_data import VARIANTS, assert_same_bits, calls, differing, half, recorded
 from qforensics import _core, operators
 

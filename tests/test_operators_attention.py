@@ -3,8 +3,9 @@
 from typing import Any
 
 import numpy as np
-import operator_reference_attention as reference
 import pytest
+
+import operator_reference_attention as reference
 from operator_data import assert_same_bits, attention_call, calls, differing
 from qforensics import _core, operators
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from operator_data import EPSILON, half
 from qforensics import _core, operators
 from qforensics._sfu import sfu_tables

@@ -1,8 +1,9 @@
 """RMS norms: recorded bits of a real vLLM, an independent version, and wrong alternatives that must differ."""
 
 import numpy as np
-import operator_reference as reference
 import pytest
+
+import operator_reference as reference
 from operator_data import EPSILON, assert_same_bits, calls, differing, half
 from qforensics import _core, operators
 

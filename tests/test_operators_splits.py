@@ -1,8 +1,9 @@
 """Split keys: the counts that recordings confirmed end to end, and the arithmetic against an independent version."""
 
 import numpy as np
-import operator_reference_attention as reference
 import pytest
+
+import operator_reference_attention as reference
 from operator_data import assert_same_bits, differing
 from qforensics import _core, operators
 

@@ -1,4 +1,4 @@
-"""Commands that compare and judge: verify, compare, noise-floor, show."""
+"""Commands that compare, judge and show: verify, compare, show."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ from qforensics.cli._app import (
 from qforensics.cli.models import JSON, MODEL
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from qforensics.comparison import Comparison
     from qforensics.hypotheses import Hypothesis
     from qforensics.study_result import StudyResult
     from qforensics.trace import Trace
     from qforensics.verdict import Verdict
 
-__all__ = ["OUTCOMES", "compare", "noise_floor", "read_trace", "show", "verify"]
+__all__ = ["OUTCOMES", "compare", "read_trace", "show", "verify"]
 
 OUTCOMES = {"match": ExitCode.MATCH, "mismatch": ExitCode.MISMATCH, "inconclusive": ExitCode.INCONCLUSIVE}
 COLOURS = {"match": "green", "mismatch": "red", "inconclusive": "yellow"}
@@ -152,33 +150,6 @@ def _print_comparison(found: Comparison) -> None:
         at = found.divergence
         margins = f"margins {at.first_margin:.3g} and {at.second_margin:.3g}"
         print(f"generated ids diverge at {at.index}: {at.first_id} against {at.second_id}, {margins}")
-
-
-@app.command("noise-floor", epilog=EXIT_HELP)
-def noise_floor(
-    traces: list[Path] = typer.Argument(help="Repeats of one configuration; same prompts are repeats of each other."),
-    plot: Path | None = typer.Option(None, help="Write the picture to this file."),
-    as_json: bool = JSON,
-) -> None:
-    """Measure what repeated runs differ by: 0 bit-equal, 1 they differ."""
-    from qforensics.noise import noise_floor as measure
-
-    floor = measure([read_trace(path) for path in traces])
-    if plot is not None:
-        _save(floor.plot(), plot)
-    if as_json:
-        print_json(floor.to_json())
-    else:
-        names = ("compared", "differing", "max_abs", "seeds_l2")
-        rows = [[name, getattr(floor.prefill, name), getattr(floor.decode, name)] for name in names]
-        print_table(repr(floor), ["all pairs", "prefill", "decode"], rows, notes=floor.warnings)
-    finish(ExitCode.MATCH if floor.deterministic else ExitCode.MISMATCH)
-
-
-def _save(axes: Axes, path: Path) -> None:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.savefig(path, dpi=150)
 
 
 @app.command()

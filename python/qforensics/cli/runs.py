@@ -1,21 +1,25 @@
-"""The command that runs a whole study."""
+"""Commands that repeat and compare whole runs: noise-floor and study."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from qforensics.cli._app import EXIT_HELP, ExitCode, ListCommand, app, finish, print_json, print_table, progress_bar
-from qforensics.cli.judging import OUTCOMES
+from qforensics.cli.judging import OUTCOMES, read_trace
 from qforensics.cli.models import JSON, MODEL
 from qforensics.cli.tables import variant_table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from qforensics.noise import NoiseFloor
     from qforensics.study_result import StudyResult
 
-__all__ = ["study", "study_exit"]
+__all__ = ["noise_floor", "study", "study_exit"]
 
 
 def _prompts(path: Path | None) -> list[list[int]]:
@@ -30,6 +34,67 @@ def _prompts(path: Path | None) -> list[list[int]]:
     if not found or not all(isinstance(p, list) and p and all(type(t) is int and t >= 0 for t in p) for p in found):
         raise ValueError(f"{path}: expected a JSON list of prompts, each a list of token ids or an object with `ids`")
     return [list(prompt) for prompt in found if prompt]
+
+
+@app.command("noise-floor", epilog=EXIT_HELP)
+def noise_floor(
+    traces: list[Path] | None = typer.Argument(None, help="Repeats to measure: trace files or recordings."),
+    hypothesis: str | None = typer.Option(None, help="Instead of files, repeat this VARIANT@DEVICE here."),
+    model: str = MODEL,
+    prompts: Path | None = typer.Option(None, help="JSON: a list of prompts; by default the recordings' own."),
+    max_new_tokens: int = typer.Option(32, min=1, help="Greedy tokens of a repeat."),
+    repeats: int = typer.Option(3, min=2, help="Runs of every prompt."),
+    processes: int = typer.Option(2, min=1, help="Processes that the repeats are spread over."),
+    output_dir: Path = typer.Option(Path("results/noise-floor"), help="Where repeats are kept; a killed run goes on."),
+    plot: Path | None = typer.Option(None, help="Write the picture to this file."),
+    as_json: bool = JSON,
+) -> None:
+    """Measure what repeated runs differ by: 0 bit-equal, 1 they differ."""
+    from qforensics.noise import noise_floor as measure
+
+    if bool(traces) == bool(hypothesis):
+        raise typer.BadParameter("expected either trace files or --hypothesis")
+    if traces:
+        floor = measure([read_trace(path) for path in traces])
+    else:
+        length = {"max_new_tokens": max_new_tokens, "repeats": repeats, "processes": processes}
+        floor = _repeat(str(hypothesis), model, _prompts(prompts), output_dir, length)
+    if plot is not None:
+        _save(floor.plot(), plot)
+    if as_json:
+        print_json(floor.to_json())
+    else:
+        names = ("compared", "differing", "max_abs", "seeds_l2")
+        rows = [[name, getattr(floor.prefill, name), getattr(floor.decode, name)] for name in names]
+        print_table(repr(floor), ["all pairs", "prefill", "decode"], rows, notes=floor.warnings)
+    finish(ExitCode.MATCH if floor.deterministic else ExitCode.MISMATCH)
+
+
+def _repeat(name: str, model: str, prompts: list[list[int]], directory: Path, sizes: dict[str, Any]) -> NoiseFloor:
+    from qforensics.hypotheses import Hypothesis
+    from qforensics.study import study as run_study
+
+    hypothesis = Hypothesis.parse(name)
+    variant = replace(hypothesis.study_variant(model), deterministic_loader=None)
+    with progress_bar("repeat") as bar:
+        result = run_study(
+            [variant],
+            prompts,
+            work_dir=directory,
+            claimed=[],
+            noise_prompts=len(prompts),
+            progress=lambda p: bar(p.done, p.total, p.cell),
+            **sizes,
+        )
+    if result.errors:
+        raise RuntimeError(result.errors[0].error)
+    return result.floors[hypothesis.name]
+
+
+def _save(axes: Axes, path: Path) -> None:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.savefig(path, dpi=150)
 
 
 def study_exit(result: StudyResult) -> ExitCode:
