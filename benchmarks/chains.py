@@ -57,5 +57,7 @@ def measure(repeats: int) -> list[dict[str, object]]:
     for (name, isa, rows), values in rates.items():
         median = statistics.median(values)
         print(f"{name:8}{isa:10}{rows:5}{median:14.3g}{min(values):10.3g} ..{max(values):8.3g}")
-        found.append({"profile": name, "isa": isa, "rows": rows, "median": median, "min": min(values), "max": max(values)})
+        found.append(
+            {"profile": name, "isa": isa, "rows": rows, "median": median, "min": min(values), "max": max(values)}
+        )
     return found

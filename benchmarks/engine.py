@@ -1,4 +1,4 @@
-"""Tokens per second and memory of the engine on the padded SmolLM2, beside transformers' fp32 forward on the same CPU."""
+"""Tokens per second and memory of the engine on the padded SmolLM2, beside transformers' fp32 forward on this CPU."""
 
 from __future__ import annotations
 
@@ -84,14 +84,18 @@ def measure(*, quick: bool) -> dict[str, object]:
     reference = transformers_case(repeats)
     base_prefill, base_decode = reference["prefill_tokens_per_s"], reference["decode_tokens_per_s"]
     print(f"transformers fp32: prefill {base_prefill:.0f} tokens/s, decode {base_decode:.1f} tokens/s")
-    print(f"{'variant':14}{'device':8}{'prefill/s':>10}{'ratio':>7}{'decode/s':>10}{'ratio':>7}{'peak MiB':>10}{'x file':>8}")
+    print(
+        f"{'variant':14}{'device':8}{'prefill/s':>10}{'ratio':>7}{'decode/s':>10}{'ratio':>7}"
+        f"{'peak MiB':>10}{'x file':>8}"
+    )
     found = []
     for variant, device in CASES[:6] if quick else CASES:
         row = run_case(variant, device, repeats)
         found.append(row)
         prefill, decode = row["prefill_tokens_per_s"], row["decode_tokens_per_s"]
         print(
-            f"{variant:14}{device:8}{prefill:10.0f}{prefill / base_prefill:7.2f}{decode:10.1f}{decode / base_decode:7.2f}"
+            f"{variant:14}{device:8}{prefill:10.0f}{prefill / base_prefill:7.2f}"
+            f"{decode:10.1f}{decode / base_decode:7.2f}"
             f"{row['peak_mib']:10.0f}{row['peak_mib'] / row['checkpoint_mib']:8.2f}",
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""All benchmarks: products/s of the dot chains, tokens/s and memory of the engine, ratios against transformers' fp32 forward.
+"""All benchmarks: products/s of the dot chains; tokens/s and memory of the engine, beside transformers'.
 
     python benchmarks/run.py [--output FILE.json] [--quick]
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors.numpy import save_file
+
 from qforensics.checkpoints import ModelConfig, QuantizedLinear
 from qforensics.quantize import METHODS
-from safetensors.numpy import save_file
 
 CONFIG = ModelConfig(
     architecture="llama", hidden_size=128, intermediate_size=256, num_layers=1, num_heads=4, num_kv_heads=2,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 from qforensics.trace import LogprobRows, Trace
 
 DATA = Path(__file__).parent / "data"

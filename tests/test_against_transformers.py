@@ -6,9 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import qforensics as qf
-from qforensics import prepare
-
 from conftest import TRACES
+from qforensics import prepare
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +35,8 @@ def test_logprobs_agree_within_a_thousandth(demo_model, reference, prompt):
 def test_same_greedy_tokens_over_64(demo_model, reference, prompt):
     start = prompt[:40]
     with torch.inference_mode():
-        ids = reference.generate(torch.tensor([start]), max_new_tokens=64, min_new_tokens=64, do_sample=False)[0, len(start) :]
+        ids = reference.generate(torch.tensor([start]), max_new_tokens=64, min_new_tokens=64, do_sample=False)[
+            0, len(start) :
+        ]
     trace = qf.load_model(demo_model, variant="fp16", profile="fp32").generate(start, max_new_tokens=64)
     assert trace.generated_ids.tolist() == ids.tolist()

@@ -7,10 +7,11 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from checkpoint_files import CONFIG, quantized_tensors, write_directory
 from gguf.constants import GGMLQuantizationType as GgmlType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from checkpoint_files import CONFIG, quantized_tensors, write_directory
 from qforensics.checkpoints import CheckpointError, load
 from qforensics.quantize import pack_gptq
 from test_checkpoints_gguf import write_gguf
@@ -169,5 +170,5 @@ def test_openvino_numbers(folder, number, value):
 
 
 def test_memory_of_this_process_stayed_small(memory_before):
-    """The files are below 1 MiB; a quarter of a GiB of growth at any moment would be an allocation that a header asked for."""
+    """The files are below 1 MiB: a quarter of a GiB of growth would be an allocation that a header asked for."""
     assert _status("VmHWM") - memory_before < 256 * 2**10

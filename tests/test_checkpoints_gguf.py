@@ -8,8 +8,9 @@ import gguf
 import ml_dtypes
 import numpy as np
 import pytest
-from checkpoint_files import CONFIG, Q_PROJ, dense_tensors
 from gguf.constants import GGMLQuantizationType as GgmlType
+
+from checkpoint_files import CONFIG, Q_PROJ, dense_tensors
 from qforensics.checkpoints import CheckpointError, DenseLinear, QuantizedLinear, load
 
 NAMES = {

@@ -6,6 +6,7 @@ import types
 
 import huggingface_hub
 import pytest
+
 from checkpoint_files import CONFIG, dense_tensors, write_directory
 from qforensics.checkpoints import CheckpointError, load
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from checkpoint_files import CONFIG, Q_PROJ, dense_tensors, write_directory
 from qforensics.checkpoints import CheckpointError, QuantizedLinear, load
 from qforensics.quantize import openvino, quantize_checkpoint

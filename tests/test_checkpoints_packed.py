@@ -6,6 +6,8 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
+
 from checkpoint_files import (  # fmt: skip
     CONFIG,
     GROUP,
@@ -22,7 +24,6 @@ from qforensics.checkpoints._bits import AWQ_ORDER, pack_bits, unpack_bits
 from qforensics.checkpoints._torchao import pack_tiles, unpack_tiles
 from qforensics.quantize import pack_awq, pack_compressed_tensors, pack_gptq, pack_torchao
 from qforensics.quantize._pack import CONTAINERS, torchao_metadata
-from safetensors.numpy import save_file
 
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True, "version": "gemm"}
 GPTQ = {

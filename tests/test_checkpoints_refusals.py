@@ -8,6 +8,7 @@ import struct
 import ml_dtypes
 import numpy as np
 import pytest
+
 from checkpoint_files import CONFIG, GROUP, Q_PROJ, dense_tensors, quantized_tensors, write_directory
 from qforensics.checkpoints import CheckpointError, load
 from qforensics.quantize import pack_awq, pack_compressed_tensors, pack_gptq, pack_torchao

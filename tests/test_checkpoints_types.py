@@ -5,6 +5,7 @@ import dataclasses
 import ml_dtypes
 import numpy as np
 import pytest
+
 from checkpoint_files import CONFIG, bfloat16_pairs, random_layer
 from qforensics.checkpoints import CheckpointError, DenseLinear, ModelConfig, QuantizedLinear
 

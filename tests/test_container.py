@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from forensics_doubles import small_trace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from forensics_doubles import small_trace
 from qforensics import ContainerError, Trace
 from qforensics.container import ArraySpec, array_digest, read_container, write_container
 

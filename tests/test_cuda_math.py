@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 from qforensics import _core
 from qforensics._sfu import sfu_tables
 

@@ -1,6 +1,7 @@
 """Device profiles: names as people and drivers write them, and the numbers of the sources."""
 
 import pytest
+
 from qforensics.devices import MatrixUnit, device, devices
 
 

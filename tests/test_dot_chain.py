@@ -74,7 +74,11 @@ def test_same_bits_as_the_oracle(family, unit, dtype):
         columns = np.ascontiguousarray(sample(rng, family, (80, 96), dtype).T)
         starts = [np.zeros((row_count, 80), np.float32)]
         if not UNITS[unit][2]:
-            starts.append(np.ldexp(rng.standard_normal((row_count, 80)), rng.integers(-140, 100, (row_count, 80))).astype(np.float32))
+            starts.append(
+                np.ldexp(rng.standard_normal((row_count, 80)), rng.integers(-140, 100, (row_count, 80))).astype(
+                    np.float32
+                )
+            )
         for c in starts:
             for fresh in (False, True):
                 want = chain(rows, columns, c, UNITS[unit], dtype, "oracle", fresh).view(np.uint32)
@@ -83,10 +87,26 @@ def test_same_bits_as_the_oracle(family, unit, dtype):
                     differ = np.argwhere(got != want)
                     # a NaN that an ordinary fp32 addition passes on keeps no defined payload
                     differ = [at for at in differ if not (fresh and np.isnan(want.view(np.float32)[tuple(at)]))]
-                    assert not len(differ), (isa, row_count, fresh, differ[0], hex(want[tuple(differ[0])]), hex(got[tuple(differ[0])]))
+                    assert not len(differ), (
+                        isa,
+                        row_count,
+                        fresh,
+                        differ[0],
+                        hex(want[tuple(differ[0])]),
+                        hex(got[tuple(differ[0])]),
+                    )
 
 
-@pytest.mark.parametrize(("true", "wrong"), [("hopper", (8, 25, False, -133)), ("hopper", (16, 24, False, -133)), ("ampere", (8, 23, False, -132)), ("ampere", (4, 24, False, -132)), ("hopper-fp16", (16, 22, True, -21))])
+@pytest.mark.parametrize(
+    ("true", "wrong"),
+    [
+        ("hopper", (8, 25, False, -133)),
+        ("hopper", (16, 24, False, -133)),
+        ("ampere", (8, 23, False, -132)),
+        ("ampere", (4, 24, False, -132)),
+        ("hopper-fp16", (16, 22, True, -21)),
+    ],
+)
 def test_a_wrong_unit_changes_bits(true, wrong):
     rng = np.random.default_rng(5)
     rows, columns = sample(rng, "normal", (8, 256), np.float16), sample(rng, "normal", (256, 64), np.float16)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 import qforensics as qf
 from qforensics import _core
 from qforensics.environment import selected_isa

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from qforensics import _core
 
 Row = tuple[int, dict[int, float]]  # target, id -> logprob in order

@@ -8,10 +8,11 @@ import json
 
 import numpy as np
 import pytest
-import qforensics as qf
-from forensics_doubles import RECORDED, recorded_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import qforensics as qf
+from forensics_doubles import RECORDED, recorded_files
 from qforensics import ImportFormatError
 
 

@@ -5,6 +5,7 @@ import zlib
 import ml_dtypes
 import numpy as np
 import pytest
+
 from matrix_unit_reference import UNITS, dot_add, fp8_by_fp16
 from qforensics.devices import MatrixUnit
 from qforensics.numerics import fused_dot_add

@@ -13,10 +13,11 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from qforensics import _smollm2, prepare
-from qforensics.checkpoints import CheckpointError, load
 from safetensors import safe_open
 from tokenizers import Tokenizer
+
+from qforensics import _smollm2, prepare
+from qforensics.checkpoints import CheckpointError, load
 
 DATA = Path(__file__).parent / "data"
 

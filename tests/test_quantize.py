@@ -13,8 +13,9 @@ import textwrap
 import ml_dtypes
 import numpy as np
 import pytest
-from checkpoint_files import CONFIG, GROUP, Q_PROJ, dense_tensors, write_directory
 from gguf.constants import GGMLQuantizationType as GgmlType
+
+from checkpoint_files import CONFIG, GROUP, Q_PROJ, dense_tensors, write_directory
 from qforensics.checkpoints import CheckpointError, DenseLinear, load
 from qforensics.quantize import METHODS, _quantize, _writer, openvino, quantize_checkpoint
 from test_checkpoints_gguf import write_gguf

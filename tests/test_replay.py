@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import qforensics as qf
-
 from conftest import TRACES
 
 RUNS = TRACES / "vllm-0.21.0-h200"

@@ -8,9 +8,10 @@ import re
 import sys
 from pathlib import Path
 
-import forensics_doubles as doubles
 import numpy as np
 import pytest
+
+import forensics_doubles as doubles
 import qforensics as qf
 from forensics_doubles import RECORDED
 from qforensics import _html, report

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+
 from forensics_doubles import DATA, FakeModel, small_trace
 from qforensics.seeds_format import error_record, run_statistics, variant_record
 

@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+
 from forensics_doubles import DATA
 from qforensics import snr
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from qforensics import _core, _sfu
 from qforensics._sfu import sfu_tables
 

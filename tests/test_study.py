@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-import forensics_doubles as doubles
 import jsonschema
 import numpy as np
 import pytest
+
+import forensics_doubles as doubles
 import qforensics as qf
 from qforensics import StudyResult, StudyVariant, Trace
 from qforensics.study_result import study_schema

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+
 from forensics_doubles import FakeModel, small_trace
 from qforensics.testing import assert_replay
 

@@ -6,10 +6,11 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
-import qforensics as qf
-from forensics_doubles import small_trace
 from hypothesis import given
 from hypothesis import strategies as st
+
+import qforensics as qf
+from forensics_doubles import small_trace
 from qforensics import LogprobRows, Trace
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 import qforensics as qf
 from forensics_doubles import RECORDED, FakeModel, small_trace
 from qforensics.noise import NoiseFloor

@@ -1,5 +1,5 @@
-// A fixed set of threads that share the items of a loop. Results never depend on their number: an item writes only its own
-// outputs, and no item reads another's.
+// A fixed set of threads that share the items of a loop. Results never depend on their number: an item writes only its
+// own outputs, and no item reads another's.
 #pragma once
 
 #include <cstdint>

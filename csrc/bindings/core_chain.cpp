@@ -35,11 +35,12 @@ Operands prepare(const Array<float>& rows, const Array<float>& columns, int lowe
   return out;
 }
 
-Array<float> run(const Array<float>& rows, const Array<float>& columns, const Array<float>& c, const MatrixUnit& unit, bool fresh,
-                 const std::string& isa, int repeat) {
+Array<float> run(const Array<float>& rows, const Array<float>& columns, const Array<float>& c, const MatrixUnit& unit,
+                 bool fresh, const std::string& isa, int repeat) {
   require_shape(columns, {rows.shape(1), -1}, "columns");
   require_shape(c, {rows.shape(0), columns.shape(1)}, "c");
-  require(columns.shape(1) % kPanelWidth == 0 && columns.shape(1) > 0, "columns: their number must be a multiple of 16");
+  require(columns.shape(1) % kPanelWidth == 0 && columns.shape(1) > 0,
+          "columns: their number must be a multiple of 16");
   require(rows.shape(1) % 16 == 0 && rows.shape(1) > 0, "rows: K must be a multiple of 16");
   require(repeat >= 1, "repeat must be at least 1");
   const Operands operands = prepare(rows, columns, unit.input_exponent);
@@ -75,14 +76,18 @@ void bind_chain(py::module_& m) {
       "dot_chain",
       [](const Array<float>& rows, const Array<float>& columns, const Array<float>& c, int products, int fraction_bits,
          bool half_out, int zero_exponent, int input_exponent, bool fresh, const std::string& isa, int repeat) {
-        require(rows.ndim() == 2 && columns.ndim() == 2 && c.ndim() == 2, "rows, columns and c must have two dimensions");
-        const MatrixUnit unit{products, fraction_bits, half_out ? Rounding::fp16_nearest_even : Rounding::fp32_toward_zero,
-                              zero_exponent, input_exponent};
+        require(rows.ndim() == 2 && columns.ndim() == 2 && c.ndim() == 2,
+                "rows, columns and c must have two dimensions");
+        const MatrixUnit unit{products, fraction_bits,
+                              half_out ? Rounding::fp16_nearest_even : Rounding::fp32_toward_zero, zero_exponent,
+                              input_exponent};
         return run(rows, columns, c, unit, fresh, isa, repeat);
       },
       py::arg("rows"), py::arg("columns"), py::arg("c"), py::kw_only(), py::arg("products"), py::arg("fraction_bits"),
-      py::arg("half_out"), py::arg("zero_exponent"), py::arg("input_exponent"), py::arg("fresh"), py::arg("isa"), py::arg("repeat"),
-      "rows [R, K] float32 times columns [K, N] float32 onto c [R, N] float32 by chained matrix-unit steps; isa is 'oracle' or an "
+      py::arg("half_out"), py::arg("zero_exponent"), py::arg("input_exponent"), py::arg("fresh"), py::arg("isa"),
+      py::arg("repeat"),
+      "rows [R, K] float32 times columns [K, N] float32 onto c [R, N] float32 by chained matrix-unit steps; isa is "
+      "'oracle' or an "
       "instruction set; the work is done `repeat` times (for timing), each from c.");
 }
 

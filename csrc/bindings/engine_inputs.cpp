@@ -31,7 +31,8 @@ RequestedIds requested(const py::dict& request, const char* offsets, const char*
   require(out.offsets.size() == rows + 1, offsets, ": expected ", rows + 1, " entries, found ", out.offsets.size());
   require(out.offsets.front() == 0 && out.offsets.back() == static_cast<int64_t>(out.ids.size()), offsets,
           ": must start at 0 and end at ", out.ids.size());
-  for (size_t i = 1; i < out.offsets.size(); ++i) require(out.offsets[i] >= out.offsets[i - 1], offsets, ": must not fall");
+  for (size_t i = 1; i < out.offsets.size(); ++i)
+    require(out.offsets[i] >= out.offsets[i - 1], offsets, ": must not fall");
   return out;
 }
 
@@ -42,8 +43,8 @@ ModelConfig parse_config(const py::dict& config) {
                         field<int64_t>(config, "intermediate"), field<int64_t>(config, "heads"),
                         field<int64_t>(config, "kv_heads"),     field<int64_t>(config, "head_size"),
                         field<int64_t>(config, "vocabulary"),   field<float>(config, "rms_epsilon")};
-  require(out.layers > 0 && out.hidden > 0 && out.intermediate > 0 && out.heads > 0 && out.kv_heads > 0 && out.head_size > 0 &&
-              out.vocabulary > 0,
+  require(out.layers > 0 && out.hidden > 0 && out.intermediate > 0 && out.heads > 0 && out.kv_heads > 0 &&
+              out.head_size > 0 && out.vocabulary > 0,
           "model configuration: every size must be positive");
   require(out.heads % out.kv_heads == 0, "model configuration: ", out.heads, " heads are no multiple of ", out.kv_heads,
           " key-value heads");
@@ -55,7 +56,8 @@ at::Tensor copy_array(const std::string& name, const py::array& array, DType dty
   const bool wide = dtype == DType::fp32;
   const bool matches = wide ? found.is(py::dtype::of<float>()) || (found.kind() == 'f' && found.itemsize() == 4)
                             : found.kind() == 'u' && found.itemsize() == 2;
-  require(matches, name, ": expected ", wide ? "float32" : "uint16 bits", ", found ", py::str(static_cast<const py::object&>(found)).cast<std::string>());
+  require(matches, name, ": expected ", wide ? "float32" : "uint16 bits", ", found ",
+          py::str(static_cast<const py::object&>(found)).cast<std::string>());
   require((array.flags() & py::array::c_style) != 0, name, ": the array must be C-contiguous");
   std::vector<int64_t> shape(array.shape(), array.shape() + array.ndim());
   at::Tensor out = new_tensor(dtype, shape);
@@ -69,9 +71,10 @@ SequenceRequest parse_request(const py::dict& request) {
   out.forced = vector_of<int64_t>(request, "forced");
   out.new_tokens = field<int64_t>(request, "new_tokens");
   require(out.new_tokens >= 0, "new_tokens must not be negative, got ", out.new_tokens);
-  require(out.forced.empty() || static_cast<int64_t>(out.forced.size()) == out.new_tokens, "forced: ", out.forced.size(),
-          " ids for ", out.new_tokens, " new tokens");
-  out.prefill_ids = requested(request, "prefill_offsets", "prefill_ids", out.prompt.empty() ? 0 : out.prompt.size() - 1);
+  require(out.forced.empty() || static_cast<int64_t>(out.forced.size()) == out.new_tokens,
+          "forced: ", out.forced.size(), " ids for ", out.new_tokens, " new tokens");
+  out.prefill_ids =
+      requested(request, "prefill_offsets", "prefill_ids", out.prompt.empty() ? 0 : out.prompt.size() - 1);
   out.decode_ids = requested(request, "decode_offsets", "decode_ids", static_cast<size_t>(out.new_tokens));
   return out;
 }

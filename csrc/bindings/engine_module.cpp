@@ -1,5 +1,5 @@
-// _engine: the transformer on LibTorch. Checks arrays, releases the GIL, calls, returns. `_core` must be imported first: it
-// owns the types that both modules use (SfuTables).
+// _engine: the transformer on LibTorch. Checks arrays, releases the GIL, calls, returns. `_core` must be imported
+// first: it owns the types that both modules use (SfuTables).
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
 #include <torch/version.h>
@@ -58,16 +58,15 @@ class Engine {
     throw Error("unknown linear layer '" + name + "'");
   }
 
-  void finish() {
-    model_ = std::make_unique<Transformer>(config_, dtype_, operators_, machine_, std::move(weights_));
-  }
+  void finish() { model_ = std::make_unique<Transformer>(config_, dtype_, operators_, machine_, std::move(weights_)); }
 
   Transformer& model() const {
     require(model_ != nullptr, "the engine is not finished: weights are still missing");
     return *model_;
   }
 
-  py::dict run(const std::vector<py::dict>& requests, int64_t top_k, uint64_t seed, const std::optional<py::function>& progress);
+  py::dict run(const std::vector<py::dict>& requests, int64_t top_k, uint64_t seed,
+               const std::optional<py::function>& progress);
 
  private:
   LayerWeights& at_layer(int64_t layer) {
@@ -85,8 +84,10 @@ class Engine {
   std::unique_ptr<Transformer> model_;
 };
 
-py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint64_t seed, const std::optional<py::function>& progress) {
-  require(top_k >= 1 && top_k <= config_.vocabulary, "top_k must be between 1 and ", config_.vocabulary, ", got ", top_k);
+py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint64_t seed,
+                     const std::optional<py::function>& progress) {
+  require(top_k >= 1 && top_k <= config_.vocabulary, "top_k must be between 1 and ", config_.vocabulary, ", got ",
+          top_k);
   std::vector<SequenceRequest> sequences;
   for (const py::dict& request : requests) sequences.push_back(parse_request(request));
   const Progress report = [&](int64_t done, int64_t total) {
@@ -101,10 +102,12 @@ py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint6
     result = run_session(model(), sequences, top_k, report);
   }
   py::list steps, out;
-  for (const StepRecord& step : result.steps) steps.append(py::make_tuple(step.prefill ? "prefill" : "decode", step.rows));
+  for (const StepRecord& step : result.steps)
+    steps.append(py::make_tuple(step.prefill ? "prefill" : "decode", step.rows));
   for (const SequenceResult& sequence : result.sequences) {
     py::dict item;
-    item["generated"] = py::array_t<int64_t>(static_cast<py::ssize_t>(sequence.generated.size()), sequence.generated.data());
+    item["generated"] =
+        py::array_t<int64_t>(static_cast<py::ssize_t>(sequence.generated.size()), sequence.generated.data());
     item["prefill"] = rows_dict(sequence.prefill);
     item["decode"] = rows_dict(sequence.decode);
     out.append(item);
@@ -146,15 +149,17 @@ PYBIND11_MODULE(_engine, m) {
       .def(py::init([](const py::dict& config, const std::string& dtype, const std::string& profile, int compute_major,
                        const std::string& isa, int threads, const qf::DeviceNumbers& device, bool deterministic,
                        const qf::SfuTables& special) {
-             return std::make_unique<Engine>(config, dtype, qf::operator_set(profile, compute_major), isa, threads, device, deterministic,
-                                             special);
+             return std::make_unique<Engine>(config, dtype, qf::operator_set(profile, compute_major), isa, threads,
+                                             device, deterministic, special);
            }),
-           py::kw_only(), py::arg("config"), py::arg("dtype"), py::arg("profile"), py::arg("compute_major"), py::arg("isa"),
-           py::arg("threads"), py::arg("device"), py::arg("deterministic"), py::arg("special"), py::keep_alive<1, 10>())
+           py::kw_only(), py::arg("config"), py::arg("dtype"), py::arg("profile"), py::arg("compute_major"),
+           py::arg("isa"), py::arg("threads"), py::arg("device"), py::arg("deterministic"), py::arg("special"),
+           py::keep_alive<1, 10>())
       .def("set_tensor", &Engine::set_tensor, py::arg("name"), py::arg("layer"), py::arg("array"))
-      .def("set_linear", &Engine::set_linear, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"), py::arg("weight"),
-           py::arg("bias"))
+      .def("set_linear", &Engine::set_linear, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"),
+           py::arg("weight"), py::arg("bias"))
       .def("finish", &Engine::finish)
-      .def("run", &Engine::run, py::arg("requests"), py::arg("top_k"), py::arg("seed"), py::arg("progress") = py::none())
+      .def("run", &Engine::run, py::arg("requests"), py::arg("top_k"), py::arg("seed"),
+           py::arg("progress") = py::none())
       .def("kernels", &qf::bindings::kernels_of);
 }

@@ -28,8 +28,8 @@ void append_row(const float* logprobs, const int32_t* top_ids, const float* top_
 
 }  // namespace
 
-void capture_logprobs(const Transformer& model, const at::Tensor& logits, const std::vector<int32_t>& targets, int64_t top_k,
-                      const RequestedIds& requested, int64_t first_requested_row, LogprobRows& rows) {
+void capture_logprobs(const Transformer& model, const at::Tensor& logits, const std::vector<int32_t>& targets,
+                      int64_t top_k, const RequestedIds& requested, int64_t first_requested_row, LogprobRows& rows) {
   const int64_t vocabulary = logits.size(1), count = logits.size(0);
   require(static_cast<int64_t>(targets.size()) == count, "capture: ", targets.size(), " targets for ", count, " rows");
   const OperatorContext context = model.machine().operators();
@@ -38,7 +38,8 @@ void capture_logprobs(const Transformer& model, const at::Tensor& logits, const 
   std::vector<float> values(ids.size());
   for (int64_t first = 0; first < count; first += kChunkRows) {
     const int64_t n = std::min(kChunkRows, count - first);
-    const LogSoftmaxArgs softmax{model.dtype(), logits.narrow(0, first, n).data_ptr(), logprobs.data(), n, vocabulary, vocabulary};
+    const LogSoftmaxArgs softmax{model.dtype(), logits.narrow(0, first, n).data_ptr(), logprobs.data(), n, vocabulary,
+                                 vocabulary};
     model.operators().log_softmax(context, softmax);
     model.operators().top_k(context, {logprobs.data(), n, vocabulary, top_k, ids.data(), values.data()});
     for (int64_t i = 0; i < n; ++i) {
@@ -46,7 +47,8 @@ void capture_logprobs(const Transformer& model, const at::Tensor& logits, const 
       std::vector<int32_t> extra;
       if (!requested.offsets.empty()) {
         const size_t row = static_cast<size_t>(first_requested_row + first + i);
-        extra.assign(requested.ids.begin() + requested.offsets[row], requested.ids.begin() + requested.offsets[row + 1]);
+        extra.assign(requested.ids.begin() + requested.offsets[row],
+                     requested.ids.begin() + requested.offsets[row + 1]);
       }
       append_row(logprobs.data() + i * vocabulary, ids.data() + i * top_k, values.data() + i * top_k, top_k,
                  target < 0 ? ids[static_cast<size_t>(i * top_k)] : target, std::move(extra), rows);

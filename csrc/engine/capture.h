@@ -8,7 +8,8 @@
 
 namespace qf {
 
-/// Rows of trace.LogprobRows: per row the top_k in order, then the target where it is missing, then further requested ids.
+/// Rows of trace.LogprobRows: per row the top_k in order, then the target where it is missing, then further requested
+/// ids.
 struct LogprobRows {
   std::vector<int32_t> targets;
   std::vector<int64_t> offsets = {0};
@@ -23,7 +24,7 @@ struct RequestedIds {
 };
 
 /// Appends one row per row of logits ([rows, vocabulary]). A target below zero means: the row's largest logprob.
-void capture_logprobs(const Transformer& model, const at::Tensor& logits, const std::vector<int32_t>& targets, int64_t top_k,
-                      const RequestedIds& requested, int64_t first_requested_row, LogprobRows& rows);
+void capture_logprobs(const Transformer& model, const at::Tensor& logits, const std::vector<int32_t>& targets,
+                      int64_t top_k, const RequestedIds& requested, int64_t first_requested_row, LogprobRows& rows);
 
 }  // namespace qf

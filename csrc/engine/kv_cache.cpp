@@ -6,7 +6,8 @@ KvCache::KvCache(const ModelConfig& config, DType dtype, int64_t capacity) : cap
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     keys_.push_back(new_tensor(dtype, {capacity, config.kv_columns()}));
     values_.push_back(new_tensor(dtype, {capacity, config.kv_columns()}));
-    panels_.push_back(dtype == DType::fp32 ? nullptr : std::make_unique<KeyValuePanels>(config.kv_heads, config.head_size));
+    panels_.push_back(dtype == DType::fp32 ? nullptr
+                                           : std::make_unique<KeyValuePanels>(config.kv_heads, config.head_size));
   }
 }
 

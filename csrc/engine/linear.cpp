@@ -20,7 +20,8 @@ Linear::Linear(std::string kernel, KernelOptions options, PackedWeight weight, a
     : kernel_(std::move(kernel)), options_(options), weight_(std::move(weight)), bias_(std::move(bias)) {
   options_.dense = weight_.is_dense();
   options_.bias = bias_.defined();
-  require(!bias_.defined() || (bias_.dim() == 1 && bias_.size(0) == weight_.n), "bias: expected ", weight_.n, " values");
+  require(!bias_.defined() || (bias_.dim() == 1 && bias_.size(0) == weight_.n), "bias: expected ", weight_.n,
+          " values");
 }
 
 const Plan& Linear::plan(const Machine& machine, DType dtype, int64_t m) {
@@ -34,9 +35,11 @@ const Plan& Linear::plan(const Machine& machine, DType dtype, int64_t m) {
 
 at::Tensor Linear::run(const Machine& machine, DType dtype, const at::Tensor& x, uint64_t call) {
   const int64_t m = x.size(0);
-  require(x.dim() == 2 && x.size(1) == weight_.k && x.stride(1) == 1, "linear layer: expected rows of ", weight_.k, " values");
+  require(x.dim() == 2 && x.size(1) == weight_.k && x.stride(1) == 1, "linear layer: expected rows of ", weight_.k,
+          " values");
   at::Tensor out = new_tensor(dtype, {m, weight_.n});
-  const GemmArgs args{x.data_ptr(), x.stride(0), bias_.defined() ? bias_.data_ptr() : nullptr, out.data_ptr(), weight_.n};
+  const GemmArgs args{x.data_ptr(), x.stride(0), bias_.defined() ? bias_.data_ptr() : nullptr, out.data_ptr(),
+                      weight_.n};
   const ExecutorContext context{machine.isa, machine.pool, mix(machine.seed, call), machine.deterministic};
   emulate_gemm(plan(machine, dtype, m), weight_, args, context);
   return out;

@@ -17,8 +17,8 @@ class Linear {
   /// kernel: a name of kernels.def. bias: [n] in the activations' dtype, or an undefined tensor.
   Linear(std::string kernel, KernelOptions options, PackedWeight weight, at::Tensor bias);
 
-  /// x: [m, k], rows contiguous; returns [m, n] of x's dtype. `call` numbers the call: with the machine's seed it draws the
-  /// order of racing sums.
+  /// x: [m, k], rows contiguous; returns [m, n] of x's dtype. `call` numbers the call: with the machine's seed it draws
+  /// the order of racing sums.
   at::Tensor run(const Machine& machine, DType dtype, const at::Tensor& x, uint64_t call);
 
   /// The plan for m rows (made once per m).

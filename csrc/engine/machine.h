@@ -12,9 +12,9 @@ struct Machine {
   Isa isa;
   ThreadPool* pool;
   const SfuView* special;
-  DeviceNumbers device;   // the emulated GPU
-  bool deterministic;     // racing sums in canonical order
-  uint64_t seed;          // draws the order of racing sums
+  DeviceNumbers device;  // the emulated GPU
+  bool deterministic;    // racing sums in canonical order
+  uint64_t seed;         // draws the order of racing sums
 
   OperatorContext operators() const { return {isa, pool, special}; }
 };

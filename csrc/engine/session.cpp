@@ -20,8 +20,8 @@ void capture_next(Transformer& model, const at::Tensor& hidden, const std::vecto
     const int64_t step = static_cast<int64_t>(run.result->generated.size());
     const bool forced = !run.request->forced.empty();
     const int32_t target = forced ? static_cast<int32_t>(run.request->forced[static_cast<size_t>(step)]) : -1;
-    capture_logprobs(model, logits.narrow(0, static_cast<int64_t>(i), 1), {target}, top_k, run.request->decode_ids, step,
-                     run.result->decode);
+    capture_logprobs(model, logits.narrow(0, static_cast<int64_t>(i), 1), {target}, top_k, run.request->decode_ids,
+                     step, run.result->decode);
     run.next = run.result->decode.targets.back();
     run.result->generated.push_back(run.next);
   }
@@ -63,7 +63,8 @@ void prefill(Transformer& model, std::vector<Running>& running, int64_t top_k, S
 
 }  // namespace
 
-SessionResult run_session(Transformer& model, const std::vector<SequenceRequest>& requests, int64_t top_k, const Progress& progress) {
+SessionResult run_session(Transformer& model, const std::vector<SequenceRequest>& requests, int64_t top_k,
+                          const Progress& progress) {
   require(!requests.empty(), "no sequence to run");
   SessionResult result;
   result.sequences.resize(requests.size());
@@ -73,7 +74,8 @@ SessionResult run_session(Transformer& model, const std::vector<SequenceRequest>
     const SequenceRequest& request = requests[i];
     require(!request.prompt.empty(), "sequence ", i, ": the prompt is empty");
     const int64_t prompt = static_cast<int64_t>(request.prompt.size());
-    running.push_back({&request, &result.sequences[i], model.new_cache(prompt + std::max<int64_t>(request.new_tokens, 1))});
+    running.push_back(
+        {&request, &result.sequences[i], model.new_cache(prompt + std::max<int64_t>(request.new_tokens, 1))});
     prompt_tokens += prompt;
     longest = std::max(longest, request.new_tokens);
   }

@@ -1,5 +1,5 @@
-// Replay (ids given) and generation (greedy), with every step run as the engine runs it: the prompt as one prefill, then one
-// token per sequence and step.
+// Replay (ids given) and generation (greedy), with every step run as the engine runs it: the prompt as one prefill,
+// then one token per sequence and step.
 #pragma once
 
 #include <functional>
@@ -39,6 +39,7 @@ struct SessionResult {
 using Progress = std::function<void(int64_t done, int64_t total)>;
 
 /// Runs the sequences as one batch: all prompts in one prefill step, then all sequences decode together.
-SessionResult run_session(Transformer& model, const std::vector<SequenceRequest>& requests, int64_t top_k, const Progress& progress);
+SessionResult run_session(Transformer& model, const std::vector<SequenceRequest>& requests, int64_t top_k,
+                          const Progress& progress);
 
 }  // namespace qf

@@ -27,8 +27,8 @@ Transformer::Batch Transformer::make_batch(const std::vector<Segment>& segments)
   Batch batch{0, {}, {}, &segments};
   for (const Segment& segment : segments) {
     const int64_t first = segment.cache->length();
-    require(first + segment.count <= positions(), "sequence of ", first + segment.count, " tokens: the model has ", positions(),
-            " positions");
+    require(first + segment.count <= positions(), "sequence of ", first + segment.count, " tokens: the model has ",
+            positions(), " positions");
     for (int64_t i = 0; i < segment.count; ++i) {
       const int64_t id = segment.ids[i];
       require(id >= 0 && id < config_.vocabulary, "token id ", id, " at position ", first + i, ": the vocabulary has ",
@@ -56,7 +56,8 @@ at::Tensor Transformer::linear(Linear& layer, const at::Tensor& x) {
   const Plan& plan = layer.plan(machine_, dtype_, x.size(0));
   notes_.unconfirmed.insert(plan.unconfirmed.begin(), plan.unconfirmed.end());
   // one or two addends give the same sum in either order
-  const bool races = std::any_of(plan.trees.begin(), plan.trees.end(), [](const Tree& t) { return t.racing && t.leaves.size() > 2; });
+  const bool races =
+      std::any_of(plan.trees.begin(), plan.trees.end(), [](const Tree& t) { return t.racing && t.leaves.size() > 2; });
   if (races) notes_.racing.insert(plan.kernel);
   return layer.run(machine_, dtype_, x, calls_++);
 }
@@ -74,8 +75,9 @@ void Transformer::norm(const at::Tensor& weight, at::Tensor& x) {
 }
 
 void Transformer::add_norm(const at::Tensor& weight, at::Tensor& x, at::Tensor& residual) {
-  const FusedAddRmsNormArgs args{dtype_,    x.data_ptr(),        residual.data_ptr(), weight.data_ptr(),   x.data_ptr(),
-                                 residual.data_ptr(), x.size(0), config_.hidden,      config_.rms_epsilon};
+  const FusedAddRmsNormArgs args{
+      dtype_,    x.data_ptr(),   residual.data_ptr(), weight.data_ptr(), x.data_ptr(), residual.data_ptr(),
+      x.size(0), config_.hidden, config_.rms_epsilon};
   operators_.fused_add_rms_norm(machine_.operators(), args);
   operators_.fused_add_rms_norm.add_unconfirmed(args, notes_.unconfirmed);
 }

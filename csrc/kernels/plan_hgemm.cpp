@@ -28,8 +28,8 @@ int64_t recorded_split(const Problem& p, const DeviceNumbers& device) {
   return 0;
 }
 
-/// Where nothing was recorded: floor(SMs / number of 128 (N) x 64 (M) tiles), and no part below 256 k. On a device without
-/// recordings: the named default, one walk.
+/// Where nothing was recorded: floor(SMs / number of 128 (N) x 64 (M) tiles), and no part below 256 k. On a device
+/// without recordings: the named default, one walk.
 int64_t rule_split(const Problem& p, const DeviceNumbers& device) {
   if (!recorded_device(device)) return 1;
   const int64_t tiles = ceil_div(p.n, 128) * ceil_div(p.m, 64);
@@ -57,7 +57,10 @@ Plan plan_hgemm(const Problem& problem, const DeviceNumbers& device, const Kerne
   whole_output(plan, tree);
   plan.sentence = std::to_string(parts.size()) + (parts.size() == 1 ? " walk" : " contiguous parts") +
                   " of K in an fp16 accumulator, partials added in fp16 ascending";
-  plan.facts.push_back("split = " + std::to_string(split) + (options.split ? "" : recorded ? " (recorded)" : " (rule)"));
+  plan.facts.push_back("split = " + std::to_string(split) +
+                       (options.split ? ""
+                        : recorded    ? " (recorded)"
+                                      : " (rule)"));
   note_device(plan, device);
   if (split != recorded) plan.unconfirmed.push_back("hgemm split: nobody recorded this shape with this split");
   return plan;

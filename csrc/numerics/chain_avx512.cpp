@@ -59,7 +59,9 @@ struct Avx512 {
     return _mm512_movepi32_mask(_mm512_and_si512(_mm512_xor_si512(low, sum), _mm512_xor_si512(high, sum)));
   }
 
-  static Float to_float_toward_zero(Int x) { return _mm512_cvt_roundepi32_ps(x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC); }
+  static Float to_float_toward_zero(Int x) {
+    return _mm512_cvt_roundepi32_ps(x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+  }
   /// Toward zero, with the last bit set where bits were lost: a later rounding to fewer bits then rounds only once.
   static Float to_float_sticky(Int x) {
     const Float cut = to_float_toward_zero(x);
@@ -78,11 +80,16 @@ struct Avx512 {
     switch (rows) {
       case 6: run_tile<Avx512, L, kFinish, 6, 1>(tile); return 1;
       case 4: run_tile<Avx512, L, kFinish, 4, 1>(tile); return 1;
-      case 3: return vectors >= 2 ? (run_tile<Avx512, L, kFinish, 3, 2>(tile), 2) : (run_tile<Avx512, L, kFinish, 3, 1>(tile), 1);
-      case 2: return vectors >= 2 ? (run_tile<Avx512, L, kFinish, 2, 2>(tile), 2) : (run_tile<Avx512, L, kFinish, 2, 1>(tile), 1);
+      case 3:
+        return vectors >= 2 ? (run_tile<Avx512, L, kFinish, 3, 2>(tile), 2)
+                            : (run_tile<Avx512, L, kFinish, 3, 1>(tile), 1);
+      case 2:
+        return vectors >= 2 ? (run_tile<Avx512, L, kFinish, 2, 2>(tile), 2)
+                            : (run_tile<Avx512, L, kFinish, 2, 1>(tile), 1);
       default:
         if (vectors >= 4) return run_tile<Avx512, L, kFinish, 1, 4>(tile), 4;
-        return vectors >= 2 ? (run_tile<Avx512, L, kFinish, 1, 2>(tile), 2) : (run_tile<Avx512, L, kFinish, 1, 1>(tile), 1);
+        return vectors >= 2 ? (run_tile<Avx512, L, kFinish, 1, 2>(tile), 2)
+                            : (run_tile<Avx512, L, kFinish, 1, 1>(tile), 1);
     }
   }
 };

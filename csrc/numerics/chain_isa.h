@@ -1,4 +1,5 @@
-// What the per-instruction-set files of dot_chain share: declarations only (see the note in chain_tile.h on inline code).
+// What the per-instruction-set files of dot_chain share: declarations only (see the note in chain_tile.h on inline
+// code).
 #pragma once
 
 #include "numerics/dot_chain.h"

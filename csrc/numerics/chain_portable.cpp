@@ -23,24 +23,38 @@ struct Portable {
     return out;
   }
 
-  static Float load(const float* p) { return map<Float>([=](int i) { return p[i]; }); }
+  static Float load(const float* p) {
+    return map<Float>([=](int i) { return p[i]; });
+  }
   static void store(float* p, const Float& x) {
     for (int i = 0; i < lanes; ++i) p[i] = x[i];
   }
-  static Int load_int(const int16_t* p) { return map<Int>([=](int i) { return pair(p[2 * i], p[2 * i + 1]); }); }
-  static Float set(float x) { return map<Float>([=](int) { return x; }); }
-  static Int set(int32_t x) { return map<Int>([=](int) { return x; }); }
+  static Int load_int(const int16_t* p) {
+    return map<Int>([=](int i) { return pair(p[2 * i], p[2 * i + 1]); });
+  }
+  static Float set(float x) {
+    return map<Float>([=](int) { return x; });
+  }
+  static Int set(int32_t x) {
+    return map<Int>([=](int) { return x; });
+  }
   static Int add(const Int& a, const Int& b) {  // wraps, as the vector instructions do
-    return map<Int>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a[i]) + static_cast<uint32_t>(b[i])); });
+    return map<Int>(
+        [&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a[i]) + static_cast<uint32_t>(b[i])); });
   }
   static Int sub(const Int& a, const Int& b) {
-    return map<Int>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a[i]) - static_cast<uint32_t>(b[i])); });
+    return map<Int>(
+        [&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a[i]) - static_cast<uint32_t>(b[i])); });
   }
   static Int max_unsigned(const Int& a, const Int& b) {
     return map<Int>([&](int i) { return static_cast<uint32_t>(a[i]) > static_cast<uint32_t>(b[i]) ? a[i] : b[i]; });
   }
-  static Float add(const Float& a, const Float& b) { return map<Float>([&](int i) { return a[i] + b[i]; }); }
-  static Float mul(const Float& a, const Float& b) { return map<Float>([&](int i) { return a[i] * b[i]; }); }
+  static Float add(const Float& a, const Float& b) {
+    return map<Float>([&](int i) { return a[i] + b[i]; });
+  }
+  static Float mul(const Float& a, const Float& b) {
+    return map<Float>([&](int i) { return a[i] * b[i]; });
+  }
   static Int truncate(const Float& x) {  // out of int32 (a lane that the oracle will redo): INT32_MIN, as on x86
     return map<Int>([&](int i) { return x[i] > -0x1p31f && x[i] < 0x1p31f ? static_cast<int32_t>(x[i]) : INT32_MIN; });
   }
@@ -62,14 +76,18 @@ struct Portable {
   static Int min16(const Int& a, const Int& b) {
     return map<Int>([&](int i) { return pair(std::min(low(a[i]), low(b[i])), std::min(high(a[i]), high(b[i]))); });
   }
-  static Int swap16(const Int& x) { return map<Int>([&](int i) { return pair(high(x[i]), low(x[i])); }); }
+  static Int swap16(const Int& x) {
+    return map<Int>([&](int i) { return pair(high(x[i]), low(x[i])); });
+  }
   static Int shift_to_field(const Int& x) {
     return map<Int>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(x[i]) << 23); });
   }
   static Int exponent_field(const Float& x) {
     return map<Int>([&](int i) { return static_cast<int32_t>(float_bits(x[i]) & 0x7F800000u); });
   }
-  static Float as_float(const Int& x) { return map<Float>([&](int i) { return bits_float(static_cast<uint32_t>(x[i])); }); }
+  static Float as_float(const Int& x) {
+    return map<Float>([&](int i) { return bits_float(static_cast<uint32_t>(x[i])); });
+  }
 
   static Mask outside_field(const Int& x, int lowest, int highest) {
     return map<Mask>([&](int i) { return x[i] < lowest << 23 || x[i] > highest << 23; });
@@ -79,8 +97,12 @@ struct Portable {
       return std::max(low(products[i]), high(products[i])) < kZeroExponent / 2 && accumulator[i] == 0.0f;
     });
   }
-  static Mask and_not(const Mask& a, const Mask& b) { return map<Mask>([&](int i) { return a[i] && !b[i]; }); }
-  static Mask mask_or(const Mask& a, const Mask& b) { return map<Mask>([&](int i) { return a[i] || b[i]; }); }
+  static Mask and_not(const Mask& a, const Mask& b) {
+    return map<Mask>([&](int i) { return a[i] && !b[i]; });
+  }
+  static Mask mask_or(const Mask& a, const Mask& b) {
+    return map<Mask>([&](int i) { return a[i] || b[i]; });
+  }
   static bool any(const Mask& mask) {
     bool found = false;
     for (bool bit : mask) found = found || bit;
@@ -103,7 +125,9 @@ struct Portable {
     const Int back = truncate(cut);
     return map<Float>([&](int i) { return back[i] == x[i] ? cut[i] : bits_float(float_bits(cut[i]) | 1u); });
   }
-  static Float round_half(const Float& x) { return map<Float>([&](int i) { return round_to_half(x[i]); }); }
+  static Float round_half(const Float& x) {
+    return map<Float>([&](int i) { return round_to_half(x[i]); });
+  }
 
   static int tile_rows(int left) { return left >= 2 ? 2 : left; }
   template <int L, Finish kFinish>

@@ -1,9 +1,11 @@
 // The fast form of a chain of matrix-unit steps, written once for every vector type V.
 //
-// Per step and output: E = the largest exponent; every product a * w is exact in fp32, times 2^(F - E) is exact too, and the
-// conversion to int32 truncates toward zero, exactly as the unit cuts its terms. The integer sum is exact; converted back
-// toward zero and scaled by 2^(E - F) it is the unit's result. A step leaves this path for the oracle when
-//   * E is outside [kLowest, kHighest], where a scale or a product would leave fp32's normal range, or an input is Inf or NaN;
+// Per step and output: E = the largest exponent; every product a * w is exact in fp32, times 2^(F - E) is exact too,
+// and the conversion to int32 truncates toward zero, exactly as the unit cuts its terms. The integer sum is exact;
+// converted back toward zero and scaled by 2^(E - F) it is the unit's result. A step leaves this path for the oracle
+// when
+//   * E is outside [kLowest, kHighest], where a scale or a product would leave fp32's normal range, or an input is Inf
+//   or NaN;
 //   * the sum of 16 terms of 25 fraction bits overflows int32 (seen from the signs).
 //
 // Included only by chain_<isa>.cpp, inside an anonymous namespace: code compiled for one instruction set must not be
@@ -196,7 +198,8 @@ void run_chain(const ChainArgs& args) {
                     args.accumulator + row * args.accumulator_ld + v * V::lanes};
     }
     for (int v = 0; v < vectors;) {
-      const TileArgs tile{&args, args.rows.value + row * args.rows.ld, args.rows.exponent + row * args.rows.ld, columns + v};
+      const TileArgs tile{&args, args.rows.value + row * args.rows.ld, args.rows.exponent + row * args.rows.ld,
+                          columns + v};
       v += V::template dispatch<L, kFinish>(rows, vectors - v, tile);
     }
     row += rows;
@@ -207,9 +210,15 @@ template <class V>
 bool run_vectorised(const ChainArgs& args) {
   const bool half = args.unit.rounding == Rounding::fp16_nearest_even;
   switch (args.unit.products) {
-    case 4: (half ? run_chain<V, 4, Finish::fp16_nearest_even> : run_chain<V, 4, Finish::fp32_toward_zero>)(args); return true;
-    case 8: (half ? run_chain<V, 8, Finish::fp16_nearest_even> : run_chain<V, 8, Finish::fp32_toward_zero>)(args); return true;
-    case 16: (half ? run_chain<V, 16, Finish::fp16_nearest_even> : run_chain<V, 16, Finish::fp32_toward_zero>)(args); return true;
+    case 4:
+      (half ? run_chain<V, 4, Finish::fp16_nearest_even> : run_chain<V, 4, Finish::fp32_toward_zero>)(args);
+      return true;
+    case 8:
+      (half ? run_chain<V, 8, Finish::fp16_nearest_even> : run_chain<V, 8, Finish::fp32_toward_zero>)(args);
+      return true;
+    case 16:
+      (half ? run_chain<V, 16, Finish::fp16_nearest_even> : run_chain<V, 16, Finish::fp32_toward_zero>)(args);
+      return true;
     default: return false;
   }
 }

@@ -23,7 +23,8 @@ void dot_chain_oracle(const ChainArgs& args) {
           continue;
         }
         for (int64_t k = begin; k < end; k += 16) {
-          acc += fused_dot_add(args.unit, a + k, 1, w + k * kPanelWidth, kPanelWidth, end - k < 16 ? end - k : 16, 0.0f);
+          acc +=
+              fused_dot_add(args.unit, a + k, 1, w + k * kPanelWidth, kPanelWidth, end - k < 16 ? end - k : 16, 0.0f);
         }
       }
     }
@@ -33,7 +34,8 @@ void dot_chain_oracle(const ChainArgs& args) {
 void dot_chain(Isa isa, const ChainArgs& args) {
   const int64_t unit_length = args.accumulate == Accumulate::carried ? args.unit.products : 16;
   // the fast form relies on terms of at most 25 fraction bits and whole steps
-  bool fast = args.unit.fraction_bits <= 25 && args.unit.rounding != Rounding::e8m13_toward_zero && args.walk.length % unit_length == 0;
+  bool fast = args.unit.fraction_bits <= 25 && args.unit.rounding != Rounding::e8m13_toward_zero &&
+              args.walk.length % unit_length == 0;
   for (int panel = 0; fast && panel < args.panel_count; panel += kMaxPanels) {
     ChainArgs part = args;
     part.panels += panel;

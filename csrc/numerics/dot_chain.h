@@ -23,8 +23,8 @@ struct KWalk {
   int64_t count;
 };
 
-/// Exponents are int16, so that a vector instruction handles two k at once. A zero lies below every real exponent, Inf and
-/// NaN above, and every sum of two of them stays recognisable: zero + zero < zero + real < real < special + zero.
+/// Exponents are int16, so that a vector instruction handles two k at once. A zero lies below every real exponent, Inf
+/// and NaN above, and every sum of two of them stays recognisable: zero + zero < zero + real < real < special + zero.
 inline constexpr int kZeroExponent = -8000;
 inline constexpr int kSpecialExponent = 16000;
 
@@ -38,17 +38,20 @@ QF_HD inline int16_t column_exponent(float x, int lowest) {
 }
 
 /// The same with fp32's bias, which the sum of a row's and a column's exponent then has too.
-QF_HD inline int16_t row_exponent(float x, int lowest) { return static_cast<int16_t>(column_exponent(x, lowest) + 127); }
+QF_HD inline int16_t row_exponent(float x, int lowest) {
+  return static_cast<int16_t>(column_exponent(x, lowest) + 127);
+}
 
-/// Rows of the left operand, numbers of the unit's input format: value[row * ld + k], exponent[row * ld + k] = row_exponent
-/// of it. ld is even.
+/// Rows of the left operand, numbers of the unit's input format: value[row * ld + k], exponent[row * ld + k] =
+/// row_exponent of it. ld is even.
 struct ChainRows {
   const float* value;
   const int16_t* exponent;
   int64_t ld;
 };
 
-/// One panel of the right operand: value[k * 16 + column], exponent[panel_exponent_index(k, column)] = column_exponent of it.
+/// One panel of the right operand: value[k * 16 + column], exponent[panel_exponent_index(k, column)] = column_exponent
+/// of it.
 struct ChainPanel {
   const float* value;
   const int16_t* exponent;
@@ -73,8 +76,8 @@ struct ChainArgs {
   int row_count;
   const ChainPanel* panels;  // [panel_count]
   int panel_count;
-  float* accumulator;        // in and out: [row_count][panel_count * 16]
-  int64_t accumulator_ld;    // in elements
+  float* accumulator;      // in and out: [row_count][panel_count * 16]
+  int64_t accumulator_ld;  // in elements
 };
 
 /// Runs the chain with the instructions of `isa`; the result does not depend on it.

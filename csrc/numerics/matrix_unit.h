@@ -7,7 +7,8 @@
 //   T = sum of trunc(term * 2^(F - E))     every term cut toward zero to F fraction bits, then an exact integer sum
 //   d = rounding(T * 2^(E - F))
 //
-// Sources: MMA-Sim (arXiv 2511.10909), Khattak & Mikaitis (arXiv 2512.07004). What a recording confirms of it is in tests.
+// Sources: MMA-Sim (arXiv 2511.10909), Khattak & Mikaitis (arXiv 2512.07004). What a recording confirms of it is in
+// tests.
 #pragma once
 // nvcc: x[0] = qf::fused_dot_add({16, 25, qf::Rounding::fp32_toward_zero, -133, -14}, x, 1, x + 64, 1, 64, 0.0f);
 
@@ -26,11 +27,11 @@ enum class Rounding : uint8_t {
 };
 
 struct MatrixUnit {
-  int products;         // L: products fused in one step
-  int fraction_bits;    // F
+  int products;       // L: products fused in one step
+  int fraction_bits;  // F
   Rounding rounding;
-  int zero_exponent;    // the exponent that zero terms take part with
-  int input_exponent;   // smallest normal exponent of the input format (fp16 -14, bf16 and tf32 -126, e4m3 -6, e5m2 -14)
+  int zero_exponent;   // the exponent that zero terms take part with
+  int input_exponent;  // smallest normal exponent of the input format (fp16 -14, bf16 and tf32 -126, e4m3 -6, e5m2 -14)
 };
 
 namespace detail {
@@ -85,11 +86,12 @@ QF_HD inline float pack_toward_zero(int64_t value, int exponent, int significant
   if (value_exponent > 127) return bits_float(sign | 0x7F800000u);
   if (value_exponent < -126) return bits_float(sign | static_cast<uint32_t>(magnitude << (exponent + 149)));
   const uint64_t normal = top <= 23 ? magnitude << (23 - top) : magnitude >> (top - 23);
-  return bits_float(sign | static_cast<uint32_t>(value_exponent + 127) << 23 | (static_cast<uint32_t>(normal) & 0x7FFFFFu));
+  return bits_float(sign | static_cast<uint32_t>(value_exponent + 127) << 23 |
+                    (static_cast<uint32_t>(normal) & 0x7FFFFFu));
 }
 
-/// value * 2^exponent rounded to nearest even in fp16, returned as fp32. One rounding: the bits that fp32 cannot hold are
-/// kept as a sticky last bit (24 >= 11 + 2 bits, so the second rounding sees every case apart).
+/// value * 2^exponent rounded to nearest even in fp16, returned as fp32. One rounding: the bits that fp32 cannot hold
+/// are kept as a sticky last bit (24 >= 11 + 2 bits, so the second rounding sees every case apart).
 QF_HD inline float pack_half(int64_t value, int exponent) {
   if (value == 0) return 0.0f;
   const bool negative = value < 0;
@@ -110,7 +112,8 @@ QF_HD inline float pack_half(int64_t value, int exponent) {
   return round_to_half(bits_float(bits | (negative ? 0x80000000u : 0u)));
 }
 
-QF_HD inline float special_sum(const float* a, ptrdiff_t stride_a, const float* b, ptrdiff_t stride_b, int count, float c) {
+QF_HD inline float special_sum(const float* a, ptrdiff_t stride_a, const float* b, ptrdiff_t stride_b, int count,
+                               float c) {
   bool nan = c != c, positive = false, negative = false;
   if (!is_finite(c) && !nan) (c > 0 ? positive : negative) = true;
   for (int k = 0; k < count; ++k) {
@@ -128,12 +131,14 @@ QF_HD inline float special_sum(const float* a, ptrdiff_t stride_a, const float* 
 
 }  // namespace detail
 
-/// One step over `count` <= L products; missing products count as zero. a, b hold values of the input format; c a value of
-/// the output format. Strides in elements. A NaN result is 0x7FFFFFFF (fp16 units: 0x7FFF once the writer narrows it).
+/// One step over `count` <= L products; missing products count as zero. a, b hold values of the input format; c a value
+/// of the output format. Strides in elements. A NaN result is 0x7FFFFFFF (fp16 units: 0x7FFF once the writer narrows
+/// it).
 QF_HD inline float fused_dot_add_step(const MatrixUnit& unit, const float* a, ptrdiff_t stride_a, const float* b,
                                       ptrdiff_t stride_b, int count, float c) {
   bool finite = detail::is_finite(c);
-  for (int k = 0; k < count; ++k) finite = finite && detail::is_finite(a[k * stride_a]) && detail::is_finite(b[k * stride_b]);
+  for (int k = 0; k < count; ++k)
+    finite = finite && detail::is_finite(a[k * stride_a]) && detail::is_finite(b[k * stride_b]);
   if (!finite) return detail::special_sum(a, stride_a, b, stride_b, count, c);
 
   const int lowest_c = unit.rounding == Rounding::fp16_nearest_even ? -14 : -126;

@@ -37,7 +37,7 @@ def engine_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def stored(array: np.ndarray, dtype: str) -> np.ndarray:
-    """An array in the engine's storage: float32, or the bits of a 16-bit float (one rounding to nearest where it changes)."""
+    """An array in the engine's storage: float32, or the bits of a 16-bit float (rounded to nearest)."""
     import ml_dtypes
 
     if dtype == "float32":
@@ -54,16 +54,24 @@ def _merge(linears: Sequence[QuantizedLinear | DenseLinear]) -> QuantizedLinear 
     biases = [linear.bias for linear in linears]
     bias = None if any(b is None for b in biases) else np.concatenate([b for b in biases if b is not None])
     if isinstance(first, DenseLinear):
-        return DenseLinear(np.concatenate([linear.weight for linear in linears if isinstance(linear, DenseLinear)]), bias)
+        return DenseLinear(
+            np.concatenate([linear.weight for linear in linears if isinstance(linear, DenseLinear)]), bias
+        )
     quantized = [linear for linear in linears if isinstance(linear, QuantizedLinear)]
     if len(quantized) != len(linears) or len({q.group_size for q in quantized}) != 1:
         raise ValueError("layers that the engine merges must share a format and a group size")
     index = first.group_index
-    if any((q.group_index is None) != (index is None) for q in quantized) or (
-        index is not None and any(not np.array_equal(q.group_index, index) for q in quantized)
-    ):
-        raise ValueError("layers that the engine merges must share one activation order")
-    offsets = None if first.offsets is None else np.concatenate([q.offsets for q in quantized if q.offsets is not None], axis=1)
+    for other in quantized[1:]:
+        same = other.group_index is index or (
+            index is not None and other.group_index is not None and np.array_equal(other.group_index, index)
+        )
+        if not same:
+            raise ValueError("layers that the engine merges must share one activation order")
+    offsets = (
+        None
+        if first.offsets is None
+        else np.concatenate([q.offsets for q in quantized if q.offsets is not None], axis=1)
+    )
     return QuantizedLinear(
         codes=np.concatenate([q.codes for q in quantized], axis=1),
         zeros=np.concatenate([q.zeros for q in quantized], axis=1),
@@ -76,7 +84,9 @@ def _merge(linears: Sequence[QuantizedLinear | DenseLinear]) -> QuantizedLinear 
     )
 
 
-def _set_linear(engine: Any, name: str, layer: int, kernel: str, linear: QuantizedLinear | DenseLinear, dtype: str) -> None:
+def _set_linear(
+    engine: Any, name: str, layer: int, kernel: str, linear: QuantizedLinear | DenseLinear, dtype: str
+) -> None:
     options = _core.KernelOptions()
     bias = None if linear.bias is None else stored(linear.bias, dtype)
     if isinstance(linear, DenseLinear):
@@ -101,7 +111,9 @@ def _set_linear(engine: Any, name: str, layer: int, kernel: str, linear: Quantiz
     engine.set_linear(name, layer, kernel, options, packed, bias)
 
 
-def assemble(engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: str, dtype: str, progress: Progress | None = None) -> tuple[str, ...]:
+def assemble(
+    engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: str, dtype: str, progress: Progress | None = None
+) -> tuple[str, ...]:
     """Read every weight of the checkpoint into the engine; returns what no recording confirms about that.
 
     Parameters
@@ -123,7 +135,9 @@ def assemble(engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: 
             chosen = dense_kernel if isinstance(linear, DenseLinear) else kernel
             _set_linear(engine, name, layer, chosen, linear, dtype)
         engine.set_tensor("input_norm", layer, stored(checkpoint.tensor(prefix + "input_layernorm.weight"), dtype))
-        engine.set_tensor("post_attention_norm", layer, stored(checkpoint.tensor(prefix + "post_attention_layernorm.weight"), dtype))
+        engine.set_tensor(
+            "post_attention_norm", layer, stored(checkpoint.tensor(prefix + "post_attention_layernorm.weight"), dtype)
+        )
         if config.qk_norm:
             engine.set_tensor("q_norm", layer, stored(checkpoint.tensor(prefix + "self_attn.q_norm.weight"), dtype))
             engine.set_tensor("k_norm", layer, stored(checkpoint.tensor(prefix + "self_attn.k_norm.weight"), dtype))

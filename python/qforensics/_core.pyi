@@ -1,8 +1,9 @@
 from typing import Any
 
-def __getattr__(name: str) -> Any: ...
 import numpy as np
 from numpy.typing import NDArray
+
+def __getattr__(name: str) -> Any: ...
 
 class CoreError(ValueError): ...
 

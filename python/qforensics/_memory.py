@@ -9,7 +9,7 @@ __all__ = ["release_unused"]
 
 
 def release_unused() -> None:
-    """glibc keeps freed blocks of a few megabytes for later; after loading and after a run they are a tenth of this process."""
+    """Freed blocks of a few megabytes, which glibc keeps for later: after loading a model, a tenth of this process."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

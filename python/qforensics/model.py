@@ -83,7 +83,9 @@ class Model:
         )
         engine.set_tensor("rotary_cache", -1, self._rotary_cache())
         dense = "fp32" if self._dtype == "float32" else "cublas"
-        self._notes = assemble(engine, self.checkpoint, kernel=self.kernel, dense_kernel=dense, dtype=self._dtype, progress=progress)
+        self._notes = assemble(
+            engine, self.checkpoint, kernel=self.kernel, dense_kernel=dense, dtype=self._dtype, progress=progress
+        )
         engine.finish()
         release_unused()
         return engine
@@ -213,7 +215,8 @@ class Model:
         }
 
     def __repr__(self) -> str:
-        return f"Model({self.checkpoint.path.name} as {self.variant.name} on {self.device.name}, {self.profile}, kernel {self.kernel})"
+        what = f"{self.checkpoint.path.name} as {self.variant.name} on {self.device.name}"
+        return f"Model({what}, {self.profile}, kernel {self.kernel})"
 
 
 def load_model(
@@ -267,7 +270,10 @@ def load_model(
     checkpoint = _open(model, chosen)
     chosen = chosen or _variant_of(checkpoint)
     if checkpoint.format not in chosen.formats:
-        raise ValueError(f"{checkpoint.path}: variant {chosen.name!r} runs {' or '.join(chosen.formats)}, found {checkpoint.format!r}")
+        raise ValueError(
+            f"{checkpoint.path}: variant {chosen.name!r} runs {' or '.join(chosen.formats)}, "
+            f"found {checkpoint.format!r}"
+        )
     profile = profile or ("fp32" if chosen.dtype == "float32" else PROFILES[0])
     if profile not in PROFILES:
         raise ValueError(f"unknown engine profile {profile!r}; one of: {', '.join(PROFILES)}")
@@ -355,9 +361,14 @@ def _import_engine() -> Any:
     try:
         import torch  # noqa: F401  (loads the libraries that _engine links to)
     except ImportError:
-        raise ImportError("loading a model needs torch >= 2.11 (pip install 'qforensics[engine]'); judging saved traces does not") from None
+        raise ImportError(
+            "loading a model needs torch >= 2.11 (pip install 'qforensics[engine]'); judging saved traces does not"
+        ) from None
     try:
-        from qforensics import _engine
+        from qforensics import _engine  # type: ignore[attr-defined]
     except ImportError as error:
-        raise ImportError(f"qforensics._engine is not usable: {error}. It is built when torch is installed at build time; reinstall with --no-build-isolation.") from None
+        raise ImportError(
+            f"qforensics._engine is not usable: {error}. It is built where torch is installed at build time: "
+            "reinstall with --no-build-isolation."
+        ) from None
     return _engine

@@ -41,19 +41,25 @@ class Variant:
 
 
 _AWQ, _GPTQ = ("awq",), ("gptq", "compressed-tensors")
+_HUB = {
+    "awq": "Qwen/Qwen3-8B-AWQ",
+    "gptq": "JunHowie/Qwen3-8B-GPTQ-Int4",
+    "openvino": "OpenVINO/Qwen3-8B-int4-ov",
+    "pytorch_int4": "pytorch/Qwen3-8B-INT4",
+    "fp16": "Qwen/Qwen3-8B",
+}
 
-VARIANTS: dict[str, Variant] = {
-    v.name: v
-    for v in (
-        Variant("fp16", ("hf", "gguf"), "fp16", "float16", None, "fp16 weights with cuBLAS", "Qwen/Qwen3-8B"),
-        Variant("awq", _AWQ, "awq", "float16", "awq", "AWQ INT4 with standard kernel", "Qwen/Qwen3-8B-AWQ"),
-        Variant("awq_marlin", _AWQ, "awq", "float16", "awq_marlin", "AWQ INT4 with Marlin kernel", "Qwen/Qwen3-8B-AWQ"),
-        Variant("gptq", _GPTQ, "gptq", "float16", "gptq", "GPTQ INT4 with standard kernel", "JunHowie/Qwen3-8B-GPTQ-Int4"),
-        Variant("gptq_marlin", _GPTQ, "gptq", "float16", "gptq_marlin", "GPTQ INT4 with Marlin kernel", "JunHowie/Qwen3-8B-GPTQ-Int4"),
-        Variant("openvino", ("openvino",), "openvino", "float32", None, "OpenVINO INT4", "OpenVINO/Qwen3-8B-int4-ov"),
-        Variant("pytorch_int4", ("torchao",), "pytorch_int4", "bfloat16", None, "PyTorch INT4", "pytorch/Qwen3-8B-INT4"),
-    )
-}  # fmt: skip
+#        name, checkpoint formats, prepared form, dtype, vLLM's quantization, description
+_ROWS = (
+    ("fp16", ("hf", "gguf"), "fp16", "float16", None, "fp16 weights with cuBLAS"),
+    ("awq", _AWQ, "awq", "float16", "awq", "AWQ INT4 with standard kernel"),
+    ("awq_marlin", _AWQ, "awq", "float16", "awq_marlin", "AWQ INT4 with Marlin kernel"),
+    ("gptq", _GPTQ, "gptq", "float16", "gptq", "GPTQ INT4 with standard kernel"),
+    ("gptq_marlin", _GPTQ, "gptq", "float16", "gptq_marlin", "GPTQ INT4 with Marlin kernel"),
+    ("openvino", ("openvino",), "openvino", "float32", None, "OpenVINO INT4"),
+    ("pytorch_int4", ("torchao",), "pytorch_int4", "bfloat16", None, "PyTorch INT4"),
+)
+VARIANTS: dict[str, Variant] = {row[0]: Variant(*row, hub_model=_HUB[row[2]]) for row in _ROWS}
 
 
 def variant(name: str) -> Variant:

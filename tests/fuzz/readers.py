@@ -2,9 +2,10 @@
 
     python tests/fuzz/readers.py READER [libFuzzer options]      --list prints the readers
 
-A seed is a small valid file; an input patches it: pairs of (position, byte) over the whole of it, and a length to cut at.
+A seed is a small valid file; an input patches it: pairs of (position, byte) over all of it, and a length to cut at.
 """
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -19,7 +20,7 @@ with atheris.instrument_imports(include=["qforensics"]):
     from qforensics.checkpoints import CheckpointError, load
     from qforensics.quantize import quantize_checkpoint
 
-from checkpoint_files import CONFIG, dense_tensors, write_directory  # noqa: E402
+from checkpoint_files import CONFIG, dense_tensors, write_directory
 
 RUNS = Path(__file__).parents[1] / "data" / "traces" / "vllm-0.21.0-h200"
 
@@ -87,10 +88,8 @@ def target(name: str):
             limit = header if source.ConsumeBool() else len(mutated)
             mutated[source.ConsumeIntInRange(0, limit - 1)] = source.ConsumeIntInRange(0, 255)
         file.write_bytes(mutated)
-        try:
+        with contextlib.suppress(*EXPECTED):
             read(path)
-        except EXPECTED:
-            pass
 
     return one_input
 

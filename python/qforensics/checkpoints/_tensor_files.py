@@ -116,8 +116,8 @@ class TensorFiles:
         return whole
 
     def _blocks(self, name: str) -> Iterator[Array]:
-        """Rows of a tensor, a few megabytes at a time, each through an opening of its own: the pages that safetensors maps
-        count as memory of this process until the file is closed."""
+        """Rows of a tensor, a few megabytes at a time, each through an opening of its own: the pages that safetensors
+        maps count as memory of this process until the file is closed."""
         info = self.info[name]
         if not info.shape or self._bytes(name) <= _BLOCK_BYTES:
             yield self.read(name)[0]
