@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 
+NEAREST = 5
+"""How many hypotheses a note lists."""
+
+
 @app.command(epilog=EXIT_HELP)
 def demo(
     output_dir: Path = typer.Option(Path("results/demo"), help="Replays, journals and results; a killed run goes on."),
@@ -130,9 +134,10 @@ def _recorded_notes(plan: DemoPlan, result: StudyResult, equal: list[tuple[str, 
         count = f"{again.differing:,} of {again.compared:,}"
         notes.append(f"vLLM's own second run of gptq differs from its first in {count};")
         near = {h.name: result.pooled(f"gptq@{RECORDED_ON}", h.name, "prefill") for h in plan.hypotheses}
-        sizes = {"that run": again.prefill.seeds_l2} | {name: s.seeds_l2 for name, s in near.items() if s}
-        listed = [f"{name} {size:.3f}" for name, size in sizes.items() if size is not None]
-        notes.append(f"   mean L2 of its prefill to the first: {', '.join(listed)}.")
+        sizes = {"that run": again.prefill.seeds_l2} | {name: p.seeds_l2 for name, p in near.items() if p}
+        ranked = sorted((size, name) for name, size in sizes.items() if size is not None)
+        listed = ", ".join(f"{name} {size:.3f}" for size, name in ranked[:NEAREST])
+        notes.append(f"   nearest to the first by mean L2 of the prefill: {listed}.")
     return notes
 
 
