@@ -47,7 +47,7 @@ def test_matrix_and_verdicts(finished):
     for name in ("one", "kernel", "weights"):
         assert verdicts[name].outcome == "match"
         assert verdicts[name].matching == (name,)
-        assert verdicts[name].undecided == ("racing",)
+        assert "racing" in verdicts[name].excluded  # another hypothesis gives every bit
         for other in ("one", "kernel", "weights"):
             for phase in ("prefill", "decode"):
                 assert (result.pooled(name, other, phase).differing == 0) == (name == other)
