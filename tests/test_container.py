@@ -176,7 +176,9 @@ def test_a_failed_write_leaves_the_old_file(file, monkeypatch):
     assert list(file.parent.iterdir()) == [file]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_fuzz_never_does_anything_but_refuse(tmp_path, data):
     path = tmp_path / "fuzz"

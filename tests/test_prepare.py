@@ -26,18 +26,16 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """All forms, made by a process of its own: its folders, and what it cost."""
+    """All forms, made by a process of its own: its folders, and its memory."""
     cache = tmp_path_factory.mktemp("cache")
     script = """
-        import json, resource, sys, time
+        import json, resource, sys
         from pathlib import Path
-        start = time.perf_counter()
         from qforensics.prepare import prepare
         stages = []
         paths = prepare(cache=Path(sys.argv[1]), progress=lambda *step: stages.append(step))
         use = resource.getrusage(resource.RUSAGE_SELF)
-        cost = {"wall": time.perf_counter() - start, "cpu": use.ru_utime + use.ru_stime}
-        cost |= {"rss_mib": use.ru_maxrss / 1024, "torch": "torch" in sys.modules}
+        cost = {"rss_mib": use.ru_maxrss / 1024, "torch": "torch" in sys.modules}
         print(json.dumps({"paths": {k: str(v) for k, v in paths.items()}, "stages": stages, **cost}))
     """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -68,9 +66,7 @@ def test_tensors_are_those_of_the_recordings(made, form):
     assert load(folder(made, form)).digest() == expected["all"] == prepare.FORMS[form]
 
 
-def test_cost(made):
-    # the promise is 60 s on two idle cores; processor time does not depend on who else runs
-    assert made["cpu"] < 60, made
+def test_memory_and_progress(made):
     assert made["rss_mib"] < 1024, made
     assert not made["torch"]
     stages = [stage for stage, _, _ in made["stages"]]
