@@ -79,7 +79,7 @@ AttentionSizes largest_sizes(const AttentionArgs& args) {
 }
 
 float butterfly_sum(const float* values, int64_t count, int lanes) {
-  float sums[32];
+  float sums[32] = {};
   for (int lane = 0; lane < lanes; ++lane) {
     sums[lane] = 0.0f;
     for (int64_t i = lane; i < count; i += lanes) sums[lane] += values[i];

@@ -18,7 +18,7 @@ void rotary_cache_vllm(const OperatorContext& context, const RotaryCacheArgs& ar
     for (int i = 0; i < half; ++i) {
       const float angle = rope_angle(position, frequency[static_cast<size_t>(i)]);
       row[static_cast<size_t>(i)] = cuda_cosf(angle);
-      row[static_cast<size_t>(half + i)] = cuda_sinf(angle);
+      row[static_cast<size_t>(half) + static_cast<size_t>(i)] = cuda_sinf(angle);
     }
     ops.narrow(args.dtype, row.data(), dim, static_cast<uint16_t*>(args.out) + position * dim);
   });
