@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -30,8 +31,6 @@ def run_case(variant: str, device: str, repeats: int) -> dict[str, object]:
 
 
 def case(variant: str, device: str, repeats: int) -> dict[str, object]:
-    import resource
-
     import qforensics as qf
 
     start = time.perf_counter()
@@ -44,7 +43,9 @@ def case(variant: str, device: str, repeats: int) -> dict[str, object]:
         model.generate(prompt(), max_new_tokens=NEW, progress=lambda *_, times=times: times.append(time.perf_counter()))
         prefill.append(PROMPT / (times[0] - begin))
         decode.append((NEW - 1) / (times[-1] - times[0]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # VmHWM and not ru_maxrss, which a child inherits from the process that forked it
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    peak = int(line.split()[1]) / 1024
     return {
         "variant": variant,
         "device": device,

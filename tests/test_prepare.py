@@ -29,13 +29,13 @@ def made(tmp_path_factory):
     """All forms, made by a process of its own: its folders, and its memory."""
     cache = tmp_path_factory.mktemp("cache")
     script = """
-        import json, resource, sys
+        import json, sys
         from pathlib import Path
         from qforensics.prepare import prepare
         stages = []
         paths = prepare(cache=Path(sys.argv[1]), progress=lambda *step: stages.append(step))
-        use = resource.getrusage(resource.RUSAGE_SELF)
-        cost = {"rss_mib": use.ru_maxrss / 1024, "torch": "torch" in sys.modules}
+        peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+        cost = {"rss_mib": int(peak.split()[1]) / 1024, "torch": "torch" in sys.modules}
         print(json.dumps({"paths": {k: str(v) for k, v in paths.items()}, "stages": stages, **cost}))
     """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -1,6 +1,9 @@
 # Every line of kernels.def has its plan file and every plan file its line; anything else stops the configure step by name.
+if(CMAKE_SCRIPT_MODE_FILE)
+  cmake_minimum_required(VERSION 3.25)  # run alone, by its test
+endif()
 set(table ${CMAKE_CURRENT_LIST_DIR}/kernels.def)
-if(NOT CMAKE_SCRIPT_MODE_FILE)  # its test runs it alone
+if(NOT CMAKE_SCRIPT_MODE_FILE)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${table})
 endif()
 file(STRINGS ${table} lines REGEX "^QF_KERNEL\\(")
