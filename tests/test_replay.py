@@ -35,6 +35,18 @@ def test_replays_longer_prompts(demo_model, name, index):
     assert counts(qf.compare(reference, replay)) == (0, 0)
 
 
+@pytest.mark.slow
+def test_replays_a_batch_bit_for_bit(demo_model):
+    """Four prompts of 120 to 1,300 tokens in one call: one flat prefill of 2,190 rows, then four rows per decode step."""
+    path = RUNS / "long" / "awq-eager.json"
+    references = [qf.import_trace(path, index, part="batch") for index in range(4)]
+    replays = qf.load_model(demo_model, variant="awq", device="h200").teacher_force_batch(references)
+    assert [counts(qf.compare(a, b)) for a, b in zip(references, replays, strict=True)] == [(0, 0)] * 4
+    assert sum(reference.prefill.entries for reference in references) == 44222
+    assert [rows for _, rows in replays[0].provenance["rows"]] == [2190] + [4] * 15
+    assert replays[0].provenance["unconfirmed"] == {"prefill": [], "decode": []}
+
+
 def test_gptq_prefill_is_exact_and_its_decode_races(demo_model):
     reference = qf.import_trace(RUNS / "gptq.json", 1)  # 72 tokens: dequantize + fp16-accumulating cuBLAS
     model = qf.load_model(demo_model, variant="gptq", device="h200")

@@ -200,7 +200,7 @@ int64_t split_count(const std::string& definition, int64_t queries, int64_t keys
   if (definition == "fa2") return fa2_splits(sizes, 1);
   require(definition == "fa3", "attention_splits: '", definition, "' does not split; one of: fa2, fa3");
   const AttentionTile tile = fa3_tile(queries, sizes.group, head_size);
-  return fa3_splits(sizes, tile, fa3_split_bound(sizes, 1), fa3_blocks(sizes, tile));
+  return fa3_splits(sizes, tile, fa3_split_bound(sizes), fa3_blocks(sizes, tile));
 }
 
 }  // namespace

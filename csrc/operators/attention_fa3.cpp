@@ -30,7 +30,7 @@ void weigh_fa3(const SfuView& sfu, int64_t head_size, const float* log_sums, int
 std::vector<FlashPlan> plan_fa3(const AttentionArgs& args) {
   const AttentionSizes largest = largest_sizes(args);
   const AttentionTile tile = fa3_tile(largest.queries, largest.group, largest.head_size);
-  const int64_t bound = fa3_split_bound(largest, args.sequence_count);
+  const int64_t bound = fa3_split_bound(largest);
   int64_t blocks = 0;
   for (int64_t i = 0; i < args.sequence_count; ++i)
     blocks += fa3_blocks(attention_sizes(args, args.sequences[i]), tile);
@@ -52,8 +52,6 @@ void attention_fa3_notes(const AttentionArgs& args, Notes& notes) {
   if (args.dtype != DType::fp16) notes.push_back("attention fa3: bf16 (source only)");
   if (args.head_size != 64)
     notes.push_back("attention fa3: head size " + std::to_string(args.head_size) + " (tiles from source; 64 recorded)");
-  if (args.sequence_count > 1)
-    notes.push_back("attention fa3: several sequences in a call (their joint split is from source)");
   const AttentionSizes largest = largest_sizes(args);
   if (largest.keys > 1316) notes.push_back("attention fa3: more than 1,316 keys");
   for (int64_t i = 0; i < args.sequence_count; ++i) {

@@ -21,9 +21,9 @@ AttentionTile fa3_tile(int64_t queries, int64_t group, int64_t head_size) {
   return small ? AttentionTile{64, 128} : AttentionTile{128, 128};
 }
 
-int64_t fa3_split_bound(const AttentionSizes& largest, int64_t sequences) {
+int64_t fa3_split_bound(const AttentionSizes& largest) {
   const AttentionTile tile = fa3_tile(largest.queries, largest.group, largest.head_size);
-  const int64_t tiles = sequences * largest.kv_heads * ceil_div(largest.queries * largest.group, tile.rows);
+  const int64_t tiles = largest.kv_heads * ceil_div(largest.queries * largest.group, tile.rows);
   const int64_t key_blocks = ceil_div(largest.keys, tile.keys);
   if (static_cast<float>(tiles) >= 0.8f * static_cast<float>(largest.sm_count) || key_blocks <= 4) return 1;
   const int64_t most = std::min({int64_t{128}, largest.sm_count, key_blocks});

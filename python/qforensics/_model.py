@@ -1,0 +1,271 @@
+"""The loaded model: it moves requests into the engine and answers back into traces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from qforensics import _core, operators, variants
+from qforensics._assemble import assemble, engine_config, stored
+from qforensics._memory import release_unused
+from qforensics._sfu import sfu_tables
+from qforensics.checkpoints import Checkpoint
+from qforensics.devices import DeviceProfile
+from qforensics.environment import capture_environment
+from qforensics.plans import device_numbers
+from qforensics.trace import LogprobRows, Trace
+
+__all__ = ["ENGINE", "Model", "Progress"]
+
+ENGINE = "vllm-0.21"
+Progress = Callable[[int, int], None]
+
+
+class Model:
+    """A loaded model; make one with `load_model`.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+    variant : Variant
+    device : DeviceProfile
+        The GPU whose arithmetic is computed.
+    profile : str
+    kernel : str
+        What the quantized layers run (a name of ``qforensics.kernels``).
+    deterministic : bool
+        Racing sums are added in one canonical order instead of a drawn one.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        variant: variants.Variant,
+        device: DeviceProfile,
+        profile: str,
+        kernel: str,
+        threads: int,
+        isa: str,
+        seed: int,
+        deterministic: bool,
+        progress: Progress | None,
+    ) -> None:
+        self.checkpoint, self.variant, self.device = checkpoint, variant, device
+        self.profile, self.kernel, self.deterministic = profile, kernel, deterministic
+        self._threads, self._isa, self._seed, self._runs = threads, isa, seed, 0
+        self._dtype = "float32" if profile == "fp32" else variant.dtype
+        self._engine = self._build(progress)
+        self._digest: str | None = None
+
+    def _build(self, progress: Progress | None) -> Any:
+        engine_module = _import_engine()
+        engine = engine_module.Engine(
+            config=engine_config(self.checkpoint.config),
+            dtype={"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[self._dtype],
+            profile=self.profile,
+            compute_major=self.device.compute_capability[0],
+            isa=self._isa,
+            threads=self._threads,
+            device=_core.DeviceNumbers(device_numbers(self.device)),
+            deterministic=self.deterministic,
+            special=sfu_tables(lg2=True),
+        )
+        engine.set_tensor("rotary_cache", -1, self._rotary_cache())
+        dense = "fp32" if self._dtype == "float32" else "cublas"
+        self._notes = assemble(
+            engine, self.checkpoint, kernel=self.kernel, dense_kernel=dense, dtype=self._dtype, progress=progress
+        )
+        engine.finish()
+        release_unused()
+        return engine
+
+    def _rotary_cache(self) -> NDArray[Any]:
+        config, major = self.checkpoint.config, self.device.compute_capability[0]
+        cache = operators.rotary_cache(
+            theta=config.rope_theta,
+            head_size=config.head_dim,
+            positions=config.max_positions,
+            dtype=np.dtype(self._dtype) if self._dtype != "bfloat16" else ml_dtypes.bfloat16,
+            llama3=_llama3_scaling(config.rope_scaling),
+            profile=self.profile,
+            compute_major=major,
+        )
+        return stored(cache, self._dtype)
+
+    def teacher_force(self, trace: Trace, *, top_k: int | None = None, progress: Progress | None = None) -> Trace:
+        """Replay a trace's ids: the prompt as one prefill, then its generated ids one decode step each.
+
+        Parameters
+        ----------
+        trace
+            Ids to force. Its entries name the token ids whose logprobs are wanted beside the top-k.
+        top_k
+            Largest logprobs kept per row; the trace's own by default.
+        progress
+            Called with (tokens done, tokens in all).
+
+        Returns
+        -------
+        Trace
+            The same ids, with what this model computes for them.
+        """
+        return self.teacher_force_batch([trace], top_k=top_k, progress=progress)[0]
+
+    def teacher_force_batch(
+        self, traces: Sequence[Trace], *, top_k: int | None = None, progress: Progress | None = None
+    ) -> list[Trace]:
+        """Replay several traces as one batch: one prefill step over all prompts, then decode steps of all together."""
+        requests = [
+            _request(
+                trace.prompt_ids,
+                forced=trace.generated_ids,
+                new_tokens=trace.generated_ids.size,
+                prefill=trace.prefill,
+                decode=trace.decode,
+            )
+            for trace in traces
+        ]
+        return self._run(requests, top_k or max(trace.top_k for trace in traces), progress, mode="teacher_force")
+
+    def generate(
+        self, prompt_ids: Sequence[int], *, max_new_tokens: int, top_k: int = 20, progress: Progress | None = None
+    ) -> Trace:
+        """Generate greedily (largest logprob, the lowest id among equals).
+
+        Parameters
+        ----------
+        prompt_ids
+            Token ids, at least one.
+        max_new_tokens
+            Decode rows of the trace; generation does not stop at end-of-text ids.
+        top_k
+            Largest logprobs kept per row.
+        """
+        return self.generate_batch([prompt_ids], max_new_tokens=max_new_tokens, top_k=top_k, progress=progress)[0]
+
+    def generate_batch(
+        self,
+        prompts: Iterable[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        top_k: int = 20,
+        progress: Progress | None = None,
+    ) -> list[Trace]:
+        """Generate for several prompts as one batch."""
+        if max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens must not be negative, got {max_new_tokens}")
+        requests = [_request(np.asarray(prompt), forced=(), new_tokens=max_new_tokens) for prompt in prompts]
+        return self._run(requests, top_k, progress, mode="generate")
+
+    def _run(self, requests: list[dict[str, Any]], top_k: int, progress: Progress | None, *, mode: str) -> list[Trace]:
+        seed = (self._seed + self._runs * 0x9E3779B97F4A7C15) % (1 << 64)  # a new run draws new races
+        self._runs += 1
+        answer = self._engine.run(requests, top_k, seed, progress)
+        provenance = self._provenance(answer, mode=mode, batch=len(requests))
+        release_unused()
+        return [
+            Trace(
+                prompt_ids=request["prompt"].astype(np.int32),
+                generated_ids=sequence["generated"].astype(np.int32),
+                prefill=LogprobRows(**sequence["prefill"]),
+                decode=LogprobRows(**sequence["decode"]),
+                top_k=top_k,
+                provenance=provenance,
+            )
+            for request, sequence in zip(requests, answer["sequences"], strict=True)
+        ]
+
+    def _provenance(self, answer: Mapping[str, Any], *, mode: str, batch: int) -> dict[str, Any]:
+        notes = {phase: answer[f"{phase}_notes"] for phase in ("prefill", "decode")}
+        if self._digest is None:
+            self._digest = self.checkpoint.digest()
+        layers = {name: {str(m): k for m, k in by_rows.items()} for name, by_rows in self._engine.kernels().items()}
+        return {
+            "mode": mode,
+            "variant": self.variant.name,
+            "device": self.device.name,
+            "profile": self.profile,
+            "engine": ENGINE,
+            "dtype": self._dtype,
+            "kernel": self.kernel,
+            "kernels": sorted({kernel for by_rows in layers.values() for kernel in by_rows.values()}),
+            "layers": layers,
+            "rows": [[phase, rows] for phase, rows in answer["steps"]],
+            "batch": batch,
+            "deterministic": self.deterministic,
+            "racing": {phase: sorted(note["racing"]) for phase, note in notes.items()},
+            "unconfirmed": {phase: sorted({*note["unconfirmed"], *self._notes}) for phase, note in notes.items()},
+            "isa": self._isa,
+            "threads": self._threads,
+            "process": os.getpid(),
+            "model": str(self.checkpoint.path.name),
+            "digests": {"checkpoint": self._digest},
+            "environment": capture_environment(isa=self._isa, threads=self._threads).to_json(),
+        }
+
+    def __repr__(self) -> str:
+        what = f"{self.checkpoint.path.name} as {self.variant.name} on {self.device.name}"
+        return f"Model({what}, {self.profile}, kernel {self.kernel})"
+
+
+def _llama3_scaling(scaling: Mapping[str, Any] | None) -> tuple[float, float, float, int] | None:
+    if not scaling:
+        return None
+    kind = scaling.get("rope_type", scaling.get("type"))
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise ValueError(f"config.json: rope_scaling: expected rope_type 'llama3' or 'default', found {kind!r}")
+    return (
+        float(scaling["factor"]),
+        float(scaling["low_freq_factor"]),
+        float(scaling["high_freq_factor"]),
+        int(scaling["original_max_position_embeddings"]),
+    )
+
+
+def _request(
+    prompt: np.ndarray,
+    *,
+    forced: Iterable[int],
+    new_tokens: int,
+    prefill: LogprobRows | None = None,
+    decode: LogprobRows | None = None,
+) -> dict[str, Any]:
+    if prompt.ndim != 1 or not np.issubdtype(prompt.dtype, np.integer):
+        raise TypeError(f"prompt_ids: expected a vector of integers, found {prompt.dtype} {list(prompt.shape)}")
+    none = np.empty(0, np.int64), np.empty(0, np.int32)
+    prefill_offsets, prefill_ids = (prefill.offsets, prefill.ids) if prefill is not None else none
+    decode_offsets, decode_ids = (decode.offsets, decode.ids) if decode is not None else none
+    return {
+        "prompt": np.ascontiguousarray(prompt, np.int64),
+        "forced": np.ascontiguousarray(np.fromiter(forced, np.int64)),
+        "new_tokens": int(new_tokens),
+        "prefill_offsets": prefill_offsets,
+        "prefill_ids": prefill_ids,
+        "decode_offsets": decode_offsets,
+        "decode_ids": decode_ids,
+    }
+
+
+def _import_engine() -> Any:
+    try:
+        import torch  # noqa: F401  (loads the libraries that _engine links to)
+    except ImportError:
+        raise ImportError(
+            "loading a model needs torch >= 2.11 (pip install 'qforensics[engine]'); judging saved traces does not"
+        ) from None
+    try:
+        from qforensics import _engine  # type: ignore[attr-defined]
+    except ImportError as error:
+        raise ImportError(
+            f"qforensics._engine is not usable: {error}. It is built where torch is installed at build time: "
+            "reinstall with --no-build-isolation."
+        ) from None
+    return _engine
