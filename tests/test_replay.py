@@ -37,7 +37,7 @@ def test_replays_longer_prompts(demo_model, name, index):
 
 @pytest.mark.slow
 def test_replays_a_batch_bit_for_bit(demo_model):
-    """Four prompts of 120 to 1,300 tokens in one call: one flat prefill of 2,190 rows, then four rows per decode step."""
+    """Four prompts of 120 to 1,300 tokens in one call: one prefill of 2,190 rows, then four rows per decode step."""
     path = RUNS / "long" / "awq-eager.json"
     references = [qf.import_trace(path, index, part="batch") for index in range(4)]
     replays = qf.load_model(demo_model, variant="awq", device="h200").teacher_force_batch(references)

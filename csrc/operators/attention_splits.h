@@ -23,7 +23,8 @@ struct AttentionSizes {
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 AttentionTile fa3_tile(int64_t queries, int64_t group, int64_t head_size);
-/// Upper bound that the host computes from the longest query and key lengths of the call, as if that sequence were alone.
+/// Upper bound that the host computes from the longest query and key lengths of the call, as if that sequence were
+/// alone.
 int64_t fa3_split_bound(const AttentionSizes& largest);
 /// Parts of one sequence; `blocks` = tiles x key blocks, summed over the sequences of the call.
 int64_t fa3_splits(const AttentionSizes& sizes, const AttentionTile& tile, int64_t bound, int64_t blocks);
