@@ -59,7 +59,10 @@ _ROWS = (
     ("openvino", ("openvino",), "openvino", "float32", None, "OpenVINO INT4"),
     ("pytorch_int4", ("torchao",), "pytorch_int4", "bfloat16", None, "PyTorch INT4"),
 )
-VARIANTS: dict[str, Variant] = {row[0]: Variant(*row, _HUB[row[2]]) for row in _ROWS}
+VARIANTS: dict[str, Variant] = {
+    name: Variant(name, formats, form, dtype, quantization, description, _HUB[form])
+    for name, formats, form, dtype, quantization, description in _ROWS
+}
 
 
 def variant(name: str) -> Variant:
