@@ -89,6 +89,7 @@ py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint6
   require(top_k >= 1 && top_k <= config_.vocabulary, "top_k must be between 1 and ", config_.vocabulary, ", got ",
           top_k);
   std::vector<SequenceRequest> sequences;
+  sequences.reserve(requests.size());
   for (const py::dict& request : requests) sequences.push_back(parse_request(request));
   const Progress report = [&](int64_t done, int64_t total) {
     py::gil_scoped_acquire acquire;
