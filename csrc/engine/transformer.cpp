@@ -12,7 +12,11 @@ std::byte* bytes(const at::Tensor& tensor) { return static_cast<std::byte*>(tens
 }  // namespace
 
 Transformer::Transformer(ModelConfig config, DType dtype, OperatorSet operators, Machine machine, ModelWeights weights)
-    : config_(config), dtype_(dtype), operators_(std::move(operators)), machine_(machine), weights_(std::move(weights)) {
+    : config_(config),
+      dtype_(dtype),
+      operators_(std::move(operators)),
+      machine_(machine),
+      weights_(std::move(weights)) {
   require(static_cast<int64_t>(weights_.layers.size()) == config_.layers, "model: ", weights_.layers.size(),
           " layers given, the configuration says ", config_.layers);
   require(weights_.lm_head != nullptr, "model: lm_head is missing");
