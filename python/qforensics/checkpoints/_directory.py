@@ -1,5 +1,6 @@
 """What the safetensors formats share: a directory with config.json, dense tensors beside packed ones."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,13 @@ class PackedDirectory(DenseDirectory):
 
     packed_suffix: str
 
+    @abstractmethod
     def _check_packed(self, name: str, n: int, k: int) -> None:
-        raise NotImplementedError
+        """Raise unless the headers hold the packed layer in that shape and fitting dtypes."""
 
+    @abstractmethod
     def _read_packed(self, name: str, n: int, k: int) -> QuantizedLinear:
-        raise NotImplementedError
+        """Read a layer that passed `_check_packed`."""
 
     def _is_packed(self, name: str) -> bool:
         return name + self.packed_suffix in self.files

@@ -1,6 +1,7 @@
 """From a path or a hub id to a `Checkpoint`: the format is read off the files."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from qforensics.checkpoints._torchao import TorchaoDirectory
 
 __all__ = ["load"]
 
-_READERS = {
+_READERS: dict[str, Callable[[Path, ModelConfig, dict[str, Any]], Checkpoint]] = {
     "awq": AwqDirectory,
     "gptq": GptqDirectory,
     "compressed-tensors": CompressedTensorsDirectory,
