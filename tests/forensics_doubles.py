@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,12 @@ class FakeModel:
             asked = [phase.row(i)[0].tolist() for i in range(phase.rows)]
             rows.append([self._row(self.logprobs(ids[: start + i], noise), t, asked[i]) for i, t in enumerate(tokens)])
         return self._trace(prompt, generated, *rows)
+
+    def teacher_force_batch(self, traces: Sequence[Trace]) -> list[Trace]:
+        """As a kernel whose sums depend on the rows: a batch moves the logits as another kernel does."""
+        together = FakeModel(self.weights, f"{self.kernel} x {len(traces)}", size=self.size)
+        replays = [together.teacher_force(trace) for trace in traces]
+        return [replace(r, provenance={**r.provenance, "batch": len(traces)}) for r in replays]
 
 
 def load_one() -> FakeModel:

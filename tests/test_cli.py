@@ -196,3 +196,16 @@ def test_generate_then_study(tmp_path):
     assert reference.numbers_digest == made["numbers"]
     assert "awq@a100" in run("show", tmp_path / "s" / "results" / "study.json", "--html", tmp_path / "s.html").stdout
     assert "<table>" in (tmp_path / "s.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_recorded_batch(tmp_path):
+    recording = RECORDED / "long" / "awq-eager.json"
+    alone = qf.import_trace(recording, 0, part="batch").head(1)  # one of four: its rows (M) cannot be replayed
+    alone.save(tmp_path / "one.trace")
+    found = json.loads(run("verify", tmp_path / "one.trace", "--json", code=3).stdout)
+    assert "batch of 4" in found["reasons"][1]
+    assert found["counts"][0]["differing"] > 0
+    text = run("verify", recording, "--part", "batch", "--steps", 1).stdout
+    assert "0 of 44,222" in text
+    assert "0 of 80" in text

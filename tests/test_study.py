@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -288,3 +289,24 @@ def test_kill_minus_nine_loses_nothing_finished(tmp_path):
         (v.claim, v.outcome, v.reasons) for v in undisturbed.verdicts
     ]
     assert os.listdir(tmp_path / "w" / "results")
+
+
+def batch_references() -> list[Trace]:
+    """Two runs as import_trace reads them from a file's `batch`."""
+    alone = [doubles.load_one().generate(prompt, max_new_tokens=3) for prompt in PROMPTS]
+    replays = doubles.load_one().teacher_force_batch(alone)
+    files = [{"name": "r.json", "sha256": "0" * 64, "part": "batch", "index": i} for i in range(2)]
+    return [replace(r, provenance={**r.provenance, "file": f}) for r, f in zip(replays, files, strict=True)]
+
+
+def test_a_recorded_batch_is_replayed_as_one(tmp_path):
+    references = batch_references()
+    result = qf.study(VARIANTS[:1], work_dir=tmp_path, references={"one": references}, repeats=0)
+    assert result.verdicts[0].outcome == "match"
+    assert Trace.load(tmp_path / "traces" / "replay" / "one" / "one" / "1.trace").provenance["batch"] == 2
+
+
+@pytest.mark.parametrize("chosen", [slice(1), slice(None, None, -1)])
+def test_a_part_of_a_batch_is_no_batch(tmp_path, chosen):
+    result = qf.study(VARIANTS[:1], work_dir=tmp_path, references={"one": batch_references()[chosen]}, repeats=0)
+    assert result.verdicts[0].claimed.differing > 0

@@ -32,6 +32,10 @@ class Replayer(Protocol):
         """Logprobs of a trace's ids: prefill as prefill, decode as single-token decode."""
         ...
 
+    def teacher_force_batch(self, traces: Sequence[Trace]) -> list[Trace]:
+        """The same for traces that were one batch."""
+        ...
+
 
 STARTED = time.time_ns()
 Jobs = Sequence[tuple[Sequence[int], str]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from qforensics._workdir import WorkDir
 from qforensics.study_result import StudyError
 from qforensics.trace import Trace
 
-__all__ = ["Progress", "StudyRun", "StudyVariant", "generate_job", "replay_job"]
+__all__ = ["Progress", "StudyRun", "StudyVariant", "generate_job", "replay_jobs"]
 
 
 MAX_WORKERS = 2
@@ -139,19 +140,38 @@ class StudyRun:
                     self.finished(cell)
 
 
-def replay_job(reference: Trace) -> Callable[[Replayer], Trace]:
-    """A job that replays a reference and checks that its ids came back."""
+def replay_jobs(references: Sequence[Trace]) -> list[Callable[[Replayer], Trace]]:
+    """A job per reference, for one model, that replays it and checks that its ids came back.
 
-    def job(model: Replayer) -> Trace:
-        replay = model.teacher_force(reference)
-        same = (
-            np.array_equal(getattr(replay, name), getattr(reference, name)) for name in ("prompt_ids", "generated_ids")
-        )
-        if not all(same):
-            raise ValueError("the replay's ids are not the reference's: a replay takes ids and gives them back")
-        return replay
+    References that say they are one batch, all of it and in order, are replayed as one.
+    """
+    together = _one_batch(references)
+    replays: list[Trace] = []
 
-    return job
+    def job(index: int, model: Replayer) -> Trace:
+        if not together:
+            return _same_ids(model.teacher_force(references[index]), references[index])
+        if not replays:
+            replays.extend(model.teacher_force_batch(references))
+        return _same_ids(replays[index], references[index])
+
+    return [functools.partial(job, index) for index in range(len(references))]
+
+
+def _one_batch(references: Sequence[Trace]) -> bool:
+    files = [trace.provenance.get("file") for trace in references]
+    parts = [(file.get("sha256"), file.get("part"), file.get("index")) for file in files if isinstance(file, dict)]
+    whole = all(trace.provenance.get("batch") == len(references) for trace in references)
+    if len(references) < 2 or not whole or len(parts) < len(references):
+        return False
+    return parts == [(*parts[0][:2], index) for index in range(len(references))]
+
+
+def _same_ids(replay: Trace, reference: Trace) -> Trace:
+    same = (np.array_equal(getattr(replay, name), getattr(reference, name)) for name in ("prompt_ids", "generated_ids"))
+    if not all(same):
+        raise ValueError("the replay's ids are not the reference's: a replay takes ids and gives them back")
+    return replay
 
 
 def generate_job(prompt: Sequence[int], length: int) -> Callable[[Replayer], Trace]:

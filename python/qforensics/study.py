@@ -10,7 +10,7 @@ from typing import Any
 
 from qforensics._json import write_json
 from qforensics._repeat_worker import Replayer
-from qforensics._study_run import Progress, StudyRun, StudyVariant, generate_job, replay_job
+from qforensics._study_run import Progress, StudyRun, StudyVariant, generate_job, replay_jobs
 from qforensics._workdir import WorkDir, check_name
 from qforensics.comparison import Comparison, PhaseSummary, compare
 from qforensics.environment import capture_environment
@@ -142,7 +142,8 @@ def study(
     claimed
         Names whose claims are judged; all (or those with references, where there are no prompts) when None.
     references
-        Claimed name -> traces that someone stands behind; replayed instead of generated ones.
+        Claimed name -> traces that someone stands behind; replayed instead of generated ones. Imported traces that are
+        all of one recorded batch, in order, are replayed as one batch.
     repeats, processes, noise_prompts
         Repeats of the first `noise_prompts` prompts, spread over that many processes; 0 repeats: no floor.
     progress
@@ -172,9 +173,13 @@ def study(
     total += len(noisy) * repeats * (len(names) + len(deterministic))
     run = StudyRun(variants, work, total, progress)
     found = _references(run, chosen, given, texts, max_new_tokens)
-    cells = [(claim, i, trace) for claim, traces in found.items() for i, trace in enumerate(traces)]
     for variant in variants:
-        run.compute(variant, "replay", [(("replay", c, variant.name, i), replay_job(t)) for c, i, t in cells])
+        jobs = [
+            (("replay", claim, variant.name, i), job)
+            for claim, traces in found.items()
+            for i, job in enumerate(replay_jobs(traces))
+        ]
+        run.compute(variant, "replay", jobs)
     for kind, group in (("repeat", variants), ("deterministic", deterministic)):
         for variant in group if noisy else ():
             run.repeat(variant, kind, noisy, repeats, processes, max_new_tokens)

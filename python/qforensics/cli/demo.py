@@ -31,7 +31,7 @@ NEAREST = 5
 def demo(
     output_dir: Path = typer.Option(Path("results/demo"), help="Replays, journals and results; a killed run goes on."),
     decode_rows: int | None = typer.Option(None, min=1, help="Decode steps of every recording that are replayed."),
-    threads: int | None = typer.Option(None, help="CPU threads; no result depends on them."),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Replay five recorded vLLM runs under every hypothesis, then run the prior experiment beside the exact answer."""

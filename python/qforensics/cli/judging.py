@@ -58,6 +58,10 @@ def _claimed(trace: Trace, claim: str | None) -> Hypothesis:
     return Hypothesis.parse(str(recorded[0]), device=find_device(str(recorded[1])).name)
 
 
+def _batch(trace: Trace) -> int:
+    return int(trace.provenance["batch"])
+
+
 @app.command(cls=ListCommand, epilog=EXIT_HELP)
 def verify(
     trace: Path = typer.Argument(help="A trace file, or a recording of an engine (JSON)."),
@@ -67,10 +71,12 @@ def verify(
     ),
     devices: list[str] = typer.Option(["h200", "a100"], help="GPUs of the hypotheses that name none."),
     model: str = MODEL,
-    index: int = typer.Option(0, help="Which run of a recording."),
-    part: str | None = typer.Option(None, help="Part of a recording: traces, again, alone or batch."),
+    index: int = typer.Option(0, min=0, help="Which run of a recording."),
+    part: str | None = typer.Option(
+        None, help="Part of a recording: traces, again, alone or batch; a batch is replayed and judged as a whole."
+    ),
     steps: int | None = typer.Option(None, min=0, help="Replay only the first decode steps."),
-    threads: int | None = typer.Option(None, help="CPU threads; no result depends on them."),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     output_dir: Path | None = typer.Option(None, help="Keep replays and study.json here; a killed run goes on."),
     as_json: bool = JSON,
 ) -> None:
@@ -78,9 +84,10 @@ def verify(
     from qforensics.hypotheses import spread
     from qforensics.study import study
 
-    found = read_trace(trace, index=index, part=part)
-    found = found if steps is None else found.head(steps)
-    claimed = _claimed(found, claim)
+    whole = range(_batch(read_trace(trace, part=part))) if part == "batch" else [index]
+    found = [read_trace(trace, index=i, part=part) for i in whole]
+    found = found if steps is None else [run.head(steps) for run in found]
+    claimed = _claimed(found[0], claim)
     chosen = [
         claimed,
         *(h for h in spread(hypotheses, devices) if (h.variant, h.gpu) != (claimed.variant, claimed.gpu)),
@@ -91,7 +98,7 @@ def verify(
         result = study(
             [h.study_variant(model, threads=threads) for h in chosen],
             work_dir=work,
-            references={claimed.name: [found]},
+            references={claimed.name: found},
             repeats=0,
             progress=lambda p: bar(p.done, p.total, p.cell),
         )

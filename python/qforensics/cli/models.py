@@ -102,7 +102,7 @@ def generate(
     top_k: int = typer.Option(20, help="Largest logprobs kept per position."),
     seed: int = typer.Option(0, help="Draws the order of racing sums."),
     deterministic: bool = typer.Option(False, help="Add racing sums in one canonical order."),
-    threads: int | None = typer.Option(None, help="CPU threads; no result depends on them."),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     as_json: bool = JSON,
 ) -> None:
     """Generate greedily as a variant on a GPU would, into a trace."""

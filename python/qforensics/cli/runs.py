@@ -119,7 +119,7 @@ def study(
     max_new_tokens: int = typer.Option(32, min=1, help="Greedy tokens of references and repeats."),
     repeats: int = typer.Option(3, min=0, help="Runs of the first prompt for the noise floor; 0: none."),
     processes: int = typer.Option(2, min=1, help="Processes that the repeats are spread over."),
-    threads: int | None = typer.Option(None, help="CPU threads; no result depends on them."),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     as_json: bool = JSON,
 ) -> None:
     """Generate references, replay each under every variant, measure noise floors, and judge every claim."""
