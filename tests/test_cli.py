@@ -73,6 +73,14 @@ def test_plan_in_words_and_as_a_picture(tmp_path):
         (("study", "--variants", "awk"), 4, "did you mean awq"),
         (("verify", "no-such-file.trace"), 4, "No such file"),
         (("generate", "--prompt-ids", "1,x", "--output", "x.trace"), 2, "token ids"),
+        (("generate", "--prompt-ids", "\u00b2", "--output", "x.trace"), 2, "token ids"),
+        (("generate", "--prompt-ids", "4294967296", "--output", "x.trace"), 2, "token ids"),
+        (("generate", "--prompt-ids", "1", "--prompt", "x", "--output", "x.trace"), 2, "either"),
+        (("generate", "--output", "x.trace"), 2, "either"),
+        (("generate", "--prompt", "x", "--output", "no-such-directory/x.trace"), 4, "existing directory"),
+        (("generate", "--prompt", "x", "--output", "."), 4, "found a directory"),
+        (("generate", "--prompt", "x", "--output", "x.trace", "--model", "smollm2-135m"), 4, "smollm2-135m-padded"),
+        (("generate", "--prompt-ids", "no-such.json", "--output", "x.trace"), 4, "no-such.json: No such file"),
     ],
 )
 def test_errors_are_one_sentence(args, code, words):
@@ -188,10 +196,16 @@ def test_generate_then_study(tmp_path):
         ).stdout
     )  # fmt: skip
     assert qf.Trace.load(tmp_path / "g.trace").numbers_digest == made["numbers"]
-    (tmp_path / "prompts.json").write_text("[[504, 18898, 282, 5912]]")
+    (tmp_path / "prompts.json").write_text('["The verification of claims"]')
     args = ("study", "--variants", "awq", "awq_marlin", "--prompts", tmp_path / "prompts.json", "--output-dir")
     found = json.loads(run(*args, tmp_path / "s", "--max-new-tokens", 2, "--repeats", 0, "--json").stdout)
     assert [v["outcome"] for v in found["verdicts"]] == ["match", "match"]
+    text = run("generate", "--prompt", "The capital of", "--max-new-tokens", 1, "--output", tmp_path / "t.trace").stdout
+    assert 'text: "' in text
+    assert '"The capital of"' in run("show", tmp_path / "t.trace").stdout
+    too_long = ("generate", "--prompt", "x", "--max-new-tokens", 8193, "--output", tmp_path / "t.trace")
+    assert "at most 8192 positions" in run(*too_long, code=4).stderr
+    assert "at least one id" in run("generate", "--prompt", "", "--output", tmp_path / "t.trace", code=4).stderr
     reference = qf.Trace.load(tmp_path / "s" / "traces" / "reference" / "awq@a100" / "0.trace")
     assert reference.numbers_digest == made["numbers"]
     assert "awq@a100" in run("show", tmp_path / "s" / "results" / "study.json", "--html", tmp_path / "s.html").stdout

@@ -32,6 +32,13 @@ class ExitCode(IntEnum):
 EXIT_HELP = "Exit codes: 0 match or success, 1 mismatch, 2 usage, 3 inconclusive, 4 invalid input or failure."
 
 
+def _sentence(error: Exception) -> str:
+    """What an exception says; the system's own errors name the file first."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 class _Group(TyperGroup):
     """Turns exceptions into one sentence on stderr and exit code 4; ``--debug`` shows the traceback instead."""
 
@@ -42,7 +49,7 @@ class _Group(TyperGroup):
             if isinstance(error, typer.Abort) or hasattr(error, "exit_code") or ctx.params.get("debug"):
                 raise
             known = isinstance(error, (ValueError, OSError, ImportError, IndexError, TypeError, RuntimeError))
-            text = " ".join(str(error).split()) or type(error).__name__
+            text = " ".join(_sentence(error).split()) or type(error).__name__
             hint = "" if known else " (unexpected: --debug shows where)"
             print(f"error: {text if known else f'{type(error).__name__}: {text}'}{hint}", file=sys.stderr)
             raise typer.Exit(ExitCode.FAILURE) from None
@@ -119,7 +126,7 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], 
     from rich.text import Text
 
     console = out()
-    table = Table(*head, title=title, title_justify="left", title_style="bold")
+    table = Table(*head, title=title, title_justify="left", title_style="bold", show_header=any(head))
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     console.print(table)

@@ -163,40 +163,52 @@ def _print_comparison(found: Comparison) -> None:
 def show(
     file: Path = typer.Argument(help="A trace, a study.json, a variant's result file, or a recording."),
     html: Path | None = typer.Option(None, help="Write a study as one HTML page."),
+    model: str | None = typer.Option(
+        None, help="Whose tokenizer shows a trace's text: the embedded default's name, or a checkpoint directory."
+    ),
     as_json: bool = JSON,
 ) -> None:
     """Show what a saved file holds."""
-    from qforensics._json import parse_json, read_bytes
+    from qforensics._json import read_json
     from qforensics.trace import Trace
 
     with open(file, "rb") as stream:
         text = stream.read(64).lstrip().startswith(b"{")
     if not text:
-        _show_trace(Trace.load(file), as_json)
+        _show_trace(Trace.load(file), as_json, model)
         return
-    try:
-        data = parse_json(read_bytes(file, limit=1 << 30))
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+    data = read_json(file, limit=1 << 30)
     if data.get("format") == "qforensics.study":
         _show_study(file, html, as_json)
     elif "experiment" in data or "success" in data:
         _show_variant_file(data, as_json)
     else:
-        _show_trace(read_trace(file), as_json)
+        _show_trace(read_trace(file), as_json, model)
 
 
-def _show_trace(trace: Trace, as_json: bool) -> None:
+def _show_trace(trace: Trace, as_json: bool, model: str | None) -> None:
+    from qforensics.text import quoted, tokenizer_of, tokenizer_of_trace
+
+    tokenizer = tokenizer_of_trace(trace) if model is None else tokenizer_of(model)
+    both = {"prompt": trace.prompt_ids.tolist(), "generated": trace.generated_ids.tolist()}
+    text = {name: tokenizer.decode(ids) for name, ids in both.items()} if tokenizer else {}
     plain = {"prompt_ids": trace.prompt_ids.tolist(), "generated_ids": trace.generated_ids.tolist()}
     counts = {"top_k": trace.top_k, "prefill_logprobs": trace.prefill.entries, "decode_logprobs": trace.decode.entries}
     digests = {"digest": trace.digest, "numbers_digest": trace.numbers_digest}
     if as_json:
-        print_json({**plain, **counts, **digests, "provenance": dict(trace.provenance)})
+        print_json({**plain, **counts, **digests, "text": text or None, "provenance": dict(trace.provenance)})
         return
     skipped = ("layers", "environment", "rows")
     facts = {key: value for key, value in trace.provenance.items() if key not in skipped}
-    rows = [*counts.items(), *digests.items(), *facts.items()]
-    print_table(repr(trace), ["", ""], [[key, value] for key, value in rows])
+    words = {name: quoted(found) for name, found in text.items()} or {"text": "ids only; --model shows the text"}
+    rows = [*words.items(), *counts.items(), *digests.items(), *facts.items()]
+    print_table(repr(trace), ["", ""], [[key, _fact(value)] for key, value in rows])
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_fact(item)}" for key, item in sorted(value.items(), reverse=True)) or "none"
+    return "; ".join(map(_fact, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def _show_study(file: Path, html: Path | None, as_json: bool) -> None:
