@@ -244,6 +244,9 @@ def compare(first: Trace, second: Trace, *, l2_top: int | None = None) -> Compar
     >>> qf.compare(fa3, fa2)
     Comparison(prefill 0 of 756 differ, decode 0 of 640 differ)
     """
+    for name, trace in (("first", first), ("second", second)):
+        if not isinstance(trace, Trace):
+            raise TypeError(f"{name}: expected a Trace, found {type(trace).__name__}")
     if first.top_k != second.top_k:
         raise ValueError(f"top_k: the traces record {first.top_k} and {second.top_k} entries per position")
     top = first.top_k if l2_top is None else l2_top

@@ -166,6 +166,8 @@ def judge(
     ValueError
         When the claim is not among the hypotheses (with the close matches), or one has no comparison.
     """
+    if not comparisons:
+        raise ValueError(f"claim {claim!r}: expected comparisons with at least the claimed hypothesis, found none")
     if claim not in comparisons:
         close = get_close_matches(claim, list(comparisons)) or sorted(comparisons)
         raise ValueError(f"claim {claim!r} is not among the hypotheses; did you mean {', '.join(close)}?")

@@ -126,9 +126,10 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], 
     from rich.text import Text
 
     console = out()
-    table = Table(*head, title=title, title_justify="left", title_style="bold", show_header=any(head))
+    table = Table(*head, show_header=any(head))
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    console.print(Text(title, style="bold"))  # a table's own title is folded to its width
     console.print(table)
     for note in notes:
         console.print(Text(note))
