@@ -18,6 +18,7 @@ DATA = Path(__file__).parent / "data"
 RECORDED = DATA / "traces" / "vllm-0.21.0-h200"
 TOP_K = 5
 VOCABULARY = 40
+POSITIONS = 64
 
 
 def recorded_files() -> list[Path]:
@@ -58,7 +59,13 @@ class FakeModel:
             LogprobRows.from_mappings(prompt[1:], prefill, top_k=TOP_K),
             LogprobRows.from_mappings(generated, decode, top_k=TOP_K),
             TOP_K,
-            {"variant": self.kernel, "model": self.weights, "kernels": ["fake_gemm"], "racing": racing},
+            {
+                "variant": self.kernel,
+                "model": self.weights,
+                "max_positions": POSITIONS,
+                "kernels": ["fake_gemm"],
+                "racing": racing,
+            },
         )
 
     def generate(self, prompt_ids: Sequence[int], *, max_new_tokens: int) -> Trace:

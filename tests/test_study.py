@@ -115,6 +115,9 @@ def test_files(finished):
     )
     assert one["verdict"]["is_deterministic"] is True
     assert one["description"] == "first"
+    published = (doubles.DATA / "seeds" / "variant.txt").read_text().replace("[...]", "[]").replace("{...}", "{}")
+    assert one["config"].keys() == json.loads(published)["config"].keys()
+    assert (one["config"]["max_model_len"], one["config"]["repetitions"]) == (doubles.POSITIONS, 3)
     assert racing["verdict"]["details"][2] == "✓ DETERMINISTIC MODE FIXES IT"
     assert len(racing["baseline"]["tokens"]) == 3
     assert broken == {"variant": "broken", "error": "RuntimeError: no such checkpoint", "success": False}

@@ -18,6 +18,7 @@ from qforensics.checkpoints import Checkpoint
 from qforensics.devices import DeviceProfile
 from qforensics.environment import capture_environment
 from qforensics.plans import device_numbers
+from qforensics.prepare import DEFAULT_MODEL, FORMS
 from qforensics.text import Tokenizer
 from qforensics.trace import LogprobRows, Trace
 
@@ -229,7 +230,8 @@ class Model:
             "isa": self._isa,
             "threads": self._threads,
             "process": os.getpid(),
-            "model": str(self.checkpoint.path.name),
+            "model": DEFAULT_MODEL if self._digest in FORMS.values() else self.checkpoint.path.name,
+            "max_positions": self.checkpoint.config.max_positions,
             "digests": {"checkpoint": self._digest},
             "environment": capture_environment(isa=self._isa, threads=self._threads).to_json(),
         }

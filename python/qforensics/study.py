@@ -87,7 +87,8 @@ def _check(
 
 def _write_seeds_files(run: StudyRun, directory: Path, runs: int, settings: Mapping[str, Any], created: str) -> None:
     """One file per variant in the prior experiment's form, from the repeats of the first prompt."""
-    config = {"tensor_parallel": 1, "max_tokens": settings["max_new_tokens"], "repetitions": runs, "temperature": 0.0}
+    lengths = {"max_tokens": settings["max_new_tokens"], "repetitions": runs}
+    config = {"tensor_parallel": 1, **lengths, "temperature": 0.0, "seed": None}  # greedy: nothing is sampled
     for variant in run.variants:
         loaded = {
             kind: [run.work.load(kind, variant.name, 0, r) for r in range(runs)] for kind in ("repeat", "deterministic")
@@ -100,7 +101,7 @@ def _write_seeds_files(run: StudyRun, directory: Path, runs: int, settings: Mapp
                 kept["repeat"],
                 deterministic_runs=kept["deterministic"],
                 timestamp=created,
-                config=config,
+                config=config | {"max_model_len": kept["repeat"][0].provenance.get("max_positions")},
                 description=variant.description,
             )
         elif failed:
