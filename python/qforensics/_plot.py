@@ -75,9 +75,11 @@ def token_differences(comparison: Comparison, ax: Axes | None = None) -> Axes:
             color=colour,
             label=f"{name}: {int(differs.sum())} of {phase.rows} rows differ",
         )
-        ax.plot(at[~differs], np.zeros(int((~differs).sum())), ".", color=GREY, markersize=5, clip_on=False, zorder=3)
+        if not differs.all():  # an empty line that is not clipped takes room in a layout
+            equal = at[~differs]
+            ax.plot(equal, np.zeros(equal.size), ".", color=GREY, markersize=5, clip_on=False, zorder=3)
         start += phase.rows
-        if name == "prefill":
+        if name == "prefill" and phase.rows:
             ax.axvline(start - 0.5, color=GREY, linewidth=0.8, linestyle=":")
     ax.set_ylim(bottom=0.0)
     ax.margins(x=0.02)
