@@ -44,6 +44,8 @@ class Model:
         Racing sums are added in one canonical order instead of a drawn one.
     """
 
+    reports_progress = True
+
     def __init__(
         self,
         checkpoint: Checkpoint,
@@ -182,10 +184,8 @@ class Model:
         """The last id is never fed back: it needs no position."""
         needed = request["prompt"].size + max(request["new_tokens"] - 1, 0)
         if needed > self.checkpoint.config.max_positions:
-            raise ValueError(
-                f"{request['prompt'].size} prompt ids and {request['new_tokens']} new ones: expected at most "
-                f"{self.checkpoint.config.max_positions} positions, as the model has"
-            )
+            sizes = f"{request['prompt'].size} prompt ids and {request['new_tokens']} new ones"
+            raise ValueError(f"{sizes}: expected at most {self.checkpoint.config.max_positions} positions")
 
     def _run(self, requests: list[dict[str, Any]], top_k: int, progress: Progress | None, *, mode: str) -> list[Trace]:
         for request in requests:

@@ -22,7 +22,7 @@ __all__ = ["Replayer", "generate_repeats", "run_in_process", "with_process"]
 
 
 class Replayer(Protocol):
-    """What a study needs of a model."""
+    """What a study needs of a model; one with ``reports_progress = True`` takes `progress` (done, total) as well."""
 
     def generate(self, prompt_ids: Sequence[int], *, max_new_tokens: int) -> Trace:
         """Greedy continuation of a prompt, with logprobs."""

@@ -51,15 +51,22 @@ class StudyVariant:
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` cells are finished; `cell` is the latest, `seconds` since the study began."""
+    """`done` of `total` cells are finished; `cell` is the latest, `seconds` since the study began.
+
+    `part` (0 to 1) is how much is done of a `cell` under way; `None` where `cell` has just been finished.
+    """
 
     done: int
     total: int
     cell: str
     seconds: float
+    part: float | None = None
 
 
-Job = tuple[tuple[str | int, ...], Callable[[Replayer], Trace]]
+Report = Callable[[int, int], None]
+"""Called with steps done and steps in all of a job."""
+Work = Callable[[Replayer, Report], Trace]
+Job = tuple[tuple[str | int, ...], Work]
 
 
 class StudyRun:
@@ -78,6 +85,13 @@ class StudyRun:
         if self.progress:
             name = "/".join(map(str, cell))
             self.progress(Progress(self.done, self.total, name, time.monotonic() - self.started))
+
+    def under_way(self, name: str, part: float) -> None:
+        if self.progress:
+            self.progress(Progress(self.done, self.total, name, time.monotonic() - self.started, part))
+
+    def _report(self, name: str, done: int, total: int) -> None:
+        self.under_way(name, done / max(total, 1))
 
     def end(self) -> None:
         """Tell the progress that nothing is left; what failed was not counted before."""
@@ -101,10 +115,11 @@ class StudyRun:
         if not missing:
             return
         try:
+            self.under_way(f"load {variant.name}", 0.0)
             model = variant.loader()
             for cell, job in missing:
-                began = time.monotonic()
-                trace = with_process(job(model))
+                began, name = time.monotonic(), "/".join(map(str, cell))
+                trace = with_process(job(model, functools.partial(self._report, name)))
                 self.work.save(trace, *cell, seconds=time.monotonic() - began)
                 self.finished(cell)
         except Exception as error:
@@ -140,7 +155,12 @@ class StudyRun:
                     self.finished(cell)
 
 
-def replay_jobs(references: Sequence[Trace]) -> list[Callable[[Replayer], Trace]]:
+def _reporting(model: Replayer, report: Report) -> dict[str, Any]:
+    """The `progress` argument, for models that say that they take one."""
+    return {"progress": report} if getattr(model, "reports_progress", False) else {}
+
+
+def replay_jobs(references: Sequence[Trace]) -> list[Work]:
     """A job per reference, for one model, that replays it and checks that its ids came back.
 
     References that say they are one batch, all of it and in order, are replayed as one.
@@ -148,11 +168,12 @@ def replay_jobs(references: Sequence[Trace]) -> list[Callable[[Replayer], Trace]
     together = _one_batch(references)
     replays: list[Trace] = []
 
-    def job(index: int, model: Replayer) -> Trace:
+    def job(index: int, model: Replayer, report: Report) -> Trace:
+        more = _reporting(model, report)
         if not together:
-            return _same_ids(model.teacher_force(references[index]), references[index])
+            return _same_ids(model.teacher_force(references[index], **more), references[index])
         if not replays:
-            replays.extend(model.teacher_force_batch(references))
+            replays.extend(model.teacher_force_batch(references, **more))
         return _same_ids(replays[index], references[index])
 
     return [functools.partial(job, index) for index in range(len(references))]
@@ -174,6 +195,6 @@ def _same_ids(replay: Trace, reference: Trace) -> Trace:
     return replay
 
 
-def generate_job(prompt: Sequence[int], length: int) -> Callable[[Replayer], Trace]:
+def generate_job(prompt: Sequence[int], length: int) -> Work:
     """A job that continues a prompt."""
-    return lambda model: model.generate(prompt, max_new_tokens=length)
+    return lambda model, report: model.generate(prompt, max_new_tokens=length, **_reporting(model, report))

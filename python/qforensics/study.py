@@ -148,7 +148,7 @@ def study(
     repeats, processes, noise_prompts
         Repeats of the first `noise_prompts` prompts, spread over that many processes; 0 repeats: no floor.
     progress
-        Called after every finished cell.
+        Called after every finished cell, and while one is under way.
 
     Returns
     -------

@@ -16,7 +16,20 @@ from typer.core import TyperCommand, TyperGroup
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Bar", "ExitCode", "ListCommand", "app", "finish", "out", "print_json", "print_table", "progress_bar"]
+    from qforensics.study import Progress
+
+__all__ = [
+    "Bar",
+    "ExitCode",
+    "ListCommand",
+    "app",
+    "finish",
+    "out",
+    "print_json",
+    "print_table",
+    "progress_bar",
+    "study_progress",
+]
 
 
 class ExitCode(IntEnum):
@@ -135,14 +148,20 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], 
         console.print(Text(note))
 
 
-Bar = Callable[[int, int, str], None]
+Bar = Callable[[float, int, str], None]
 """Called with steps done, steps in all, and what is being done."""
+
+
+def study_progress(bar: Bar) -> Callable[[Progress], None]:
+    """A study's progress on a bar; a cell under way counts by its part."""
+    return lambda p: bar(p.done + (p.part or 0.0), p.total, p.cell)
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Bar]:
     """A bar with the remaining time on stderr; silent where stderr is no terminal."""
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
+    from rich.progress import BarColumn, ProgressColumn, Task, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bars
     from rich.text import Text
 
     class Times(ProgressColumn):
@@ -155,10 +174,10 @@ def progress_bar(title: str) -> Iterator[Bar]:
 
     console = out(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), Times())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=None)
 
-        def bar(done: int, total: int, what: str) -> None:
+        def bar(done: float, total: int, what: str) -> None:
             progress.update(task, completed=done, total=total, description=f"{title}: {what}" if what else title)
 
         yield bar

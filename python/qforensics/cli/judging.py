@@ -19,6 +19,7 @@ from qforensics.cli._app import (
     print_json,
     print_table,
     progress_bar,
+    study_progress,
 )
 from qforensics.cli.models import JSON, MODEL
 
@@ -67,9 +68,12 @@ def verify(
     trace: Path = typer.Argument(help="A trace file, or a recording of an engine (JSON)."),
     claim: str | None = typer.Option(None, help="VARIANT@DEVICE; by default what the trace says of itself."),
     hypotheses: list[str] = typer.Option(
-        [], help="Further VARIANT@DEVICE to replay as; several after one option. `all`: every variant on --devices."
+        [],
+        "--variants",
+        "--hypotheses",
+        help="What else to replay as: VARIANT or VARIANT@DEVICE, several after one option; `all`: every variant.",
     ),
-    devices: list[str] = typer.Option(["h200", "a100"], help="GPUs of the hypotheses that name none."),
+    devices: list[str] = typer.Option(["h200", "a100"], help="GPUs of the variants that name none."),
     model: str = MODEL,
     index: int = typer.Option(0, min=0, help="Which run of a recording."),
     part: str | None = typer.Option(
@@ -100,7 +104,7 @@ def verify(
             work_dir=work,
             references={claimed.name: found},
             repeats=0,
-            progress=lambda p: bar(p.done, p.total, p.cell),
+            progress=study_progress(bar),
         )
     if not result.verdicts:
         raise RuntimeError(result.errors[0].error)

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from qforensics.cli._app import EXIT_HELP, ExitCode, ListCommand, app, finish, print_json, print_table, progress_bar
+from qforensics.cli._app import (
+    EXIT_HELP,
+    ExitCode,
+    ListCommand,
+    app,
+    finish,
+    print_json,
+    print_table,
+    progress_bar,
+    study_progress,
+)
 from qforensics.cli.judging import OUTCOMES, read_trace
 from qforensics.cli.models import JSON, MODEL
 from qforensics.cli.tables import variant_table
@@ -89,7 +99,7 @@ def _repeat(name: str, model: str, prompts: list[list[int]], directory: Path, si
             work_dir=directory,
             claimed=[],
             noise_prompts=len(prompts),
-            progress=lambda p: bar(p.done, p.total, p.cell),
+            progress=study_progress(bar),
             **sizes,
         )
     if result.errors:
@@ -149,7 +159,7 @@ def study(
             claimed=names,
             repeats=repeats,
             processes=processes,
-            progress=lambda p: bar(p.done, p.total, p.cell),
+            progress=study_progress(bar),
         )
     (output_dir / "results" / "study.html").write_text(report_html(result), encoding="utf-8")
     if as_json:
