@@ -121,6 +121,10 @@ def load_slow_other() -> FakeModel:
     return FakeModel("w1", "k2", slow=0.004)
 
 
+def load_very_slow() -> FakeModel:
+    return FakeModel("w1", "k1", slow=30.0)
+
+
 def load_broken() -> FakeModel:
     raise RuntimeError("no such checkpoint")
 

@@ -128,6 +128,24 @@ def test_a_damaged_trace_is_refused(tmp_path):
     assert "digest" in run("show", tmp_path / "bad.trace", code=4).stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"success": true}', "variant: expected a str, found nothing"),
+        ('{"success": true, "variant": "awq"}', "verdict: expected a dict, found nothing"),
+        ('{"success": true, "variant": "awq", "verdict": {}, "baseline": []}', "baseline: expected a dict, found list"),
+        ('{"format": "qforensics.study"}', "required property"),
+        ("{", "bad.json"),
+        ('{"traces": [{}]}', "traces[0].prompt_ids"),
+    ],
+)
+def test_hostile_files_are_named_with_their_field(tmp_path, text, words):
+    (tmp_path / "bad.json").write_text(text)
+    result = run("show", tmp_path / "bad.json", code=4)
+    assert words in result.stderr
+    assert str(tmp_path / "bad.json") in result.stderr
+
+
 def test_recordings_are_the_recorded_files():
     for name, digest in RECORDINGS.items():
         file, again = name.removesuffix("-again"), name.endswith("-again")

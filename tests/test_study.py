@@ -295,6 +295,37 @@ def test_kill_minus_nine_loses_nothing_finished(tmp_path):
     assert os.listdir(tmp_path / "w" / "results")
 
 
+INTERRUPTED = """
+import sys
+sys.path[:0] = {path!r}
+import forensics_doubles as doubles
+import qforensics as qf
+variants = [qf.StudyVariant("a", doubles.load_very_slow)]
+qf.study(variants, [[1, 2, 3]], work_dir={work!r}, claimed=[], repeats=2, processes=2)
+"""
+
+
+def test_an_interrupt_ends_the_processes_of_repeats(tmp_path):
+    script = INTERRUPTED.format(path=[p for p in sys.path if p], work=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
+    found: set[int] = set()
+    deadline = time.monotonic() + 60
+    while len(found) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+        found = {int(p.name) for p in Path("/proc").glob("[0-9]*") if _parent(p) == process.pid}
+    assert len(found) == 2
+    process.send_signal(signal.SIGINT)  # to it alone, not to its group as a terminal would
+    assert b"KeyboardInterrupt" in process.communicate(timeout=15)[1]  # a repeat takes minutes
+    assert not any(Path(f"/proc/{pid}").exists() for pid in found)
+
+
+def _parent(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0
+
+
 def batch_references() -> list[Trace]:
     """Two runs as import_trace reads them from a file's `batch`."""
     alone = [doubles.load_one().generate(prompt, max_new_tokens=3) for prompt in PROMPTS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -136,11 +137,13 @@ class StudyRun:
             for process in range(processes)
         ]
 
+        started: list[subprocess.Popen[bytes]] = []
+
         def work(mine: Sequence[tuple[str, str, int, int]]) -> None:
             missing = [cell for cell in mine if self.work.load(*cell) is None]
             jobs = [(prompts[cell[2]], str(self.work.file(*cell))) for cell in missing]
             if jobs and processes > 1:
-                run_in_process(loader, jobs, length)
+                run_in_process(loader, jobs, length, started=started)
             elif jobs:
                 generate_repeats(loader(), jobs, length)
 
@@ -151,6 +154,11 @@ class StudyRun:
                 except Exception as error:
                     self.fail(variant.name, kind, error)
                     return
+                except BaseException:  # interrupted: the pool would wait for its processes
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    for process in started:
+                        process.kill()
+                    raise
                 for cell in mine:
                     self.finished(cell)
 

@@ -185,7 +185,7 @@ def show(
     if data.get("format") == "qforensics.study":
         _show_study(file, html, as_json)
     elif "experiment" in data or "success" in data:
-        _show_variant_file(data, as_json)
+        _show_variant_file(file, data, as_json)
     else:
         _show_trace(read_trace(file), as_json, model)
 
@@ -229,12 +229,19 @@ def _show_study(file: Path, html: Path | None, as_json: bool) -> None:
         print_table(title, head, rows)
 
 
-def _show_variant_file(data: dict[str, Any], as_json: bool) -> None:
+def _show_variant_file(file: Path, data: dict[str, Any], as_json: bool) -> None:
+    def part(of: dict[str, Any], key: str, kind: type) -> Any:
+        if not isinstance(of.get(key), kind):
+            found = type(of[key]).__name__ if key in of else "nothing"
+            raise ValueError(f"{file}: {key}: expected a {kind.__name__}, found {found}")
+        return of[key]
+
+    name = part(data, "variant", str)
     if as_json:
         print_json(data)
     elif not data.get("success"):
-        print(f"{data.get('variant')}: failed: {data.get('error')}")
+        print(f"{name}: failed: {part(data, 'error', str)}")
     else:
-        verdict, stats = data["verdict"], data["baseline"]["stats"]
-        rows = [[key, verdict[key]] for key in ("summary", "root_cause", "forensic_implications")]
-        print_table(f"{data['variant']} ({data['description']})", ["", ""], [*rows, *stats.items()])
+        verdict, stats = part(data, "verdict", dict), part(part(data, "baseline", dict), "stats", dict)
+        rows = [[key, part(verdict, key, str)] for key in ("summary", "root_cause", "forensic_implications")]
+        print_table(f"{name} ({data.get('description', '')})", ["", ""], [*rows, *stats.items()])
