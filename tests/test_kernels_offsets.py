@@ -116,7 +116,7 @@ def test_one_rounding_of_the_exact_sum(name: str) -> None:
     found = dequantize("tinygemm", "bf16", ISAS[-1], pack(*given)).astype(np.float64)
     d, s, o = parts(*given)
     for at in np.ndindex(K, N):
-        expected = bf16_once(Fraction(d[at]) * Fraction(s[at]) + Fraction(o[at]))
+        expected = bf16_once(Fraction(float(d[at])) * Fraction(float(s[at])) + Fraction(float(o[at])))
         assert found[at] == expected, (at, d[at], s[at], o[at])
 
 

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from qforensics import _core, operators, variants
+from qforensics import _core, _libtorch, operators, variants
 from qforensics._assemble import assemble, engine_config, stored
 from qforensics._memory import release_unused
 from qforensics._sfu import sfu_tables
@@ -256,7 +256,7 @@ def _request(
 
 def _import_engine() -> Any:
     try:
-        import torch  # noqa: F401  (loads the libraries that _engine links to)
+        _libtorch.load()
     except ImportError:
         raise ImportError(
             "loading a model needs torch >= 2.11 (pip install 'qforensics[engine]'); judging saved traces does not"
