@@ -12,6 +12,7 @@
 #include "bindings/engine_inputs.h"
 #include "engine/session.h"
 #include "numerics/special_function_unit.h"
+#include "operators/attention_splits.h"
 
 namespace qf::bindings {
 namespace {
@@ -59,6 +60,12 @@ class Engine {
   }
 
   void finish() { model_ = std::make_unique<Transformer>(config_, dtype_, operators_, machine_, std::move(weights_)); }
+
+  /// Whether a sequence of this many keys may be split, for which these tables lack lg2.
+  bool lacks_lg2(int64_t keys) const {
+    return !special_.has_lg2() && keys > whole_keys(operators_.attention.name, config_.head_size);
+  }
+  void set_special(const SfuTables& special) { special_ = special.view(); }
 
   Transformer& model() const {
     require(model_ != nullptr, "the engine is not finished: weights are still missing");
@@ -160,6 +167,8 @@ PYBIND11_MODULE(_engine, m) {
       .def("set_linear", &Engine::set_linear, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"),
            py::arg("weight"), py::arg("bias"))
       .def("finish", &Engine::finish)
+      .def("lacks_lg2", &Engine::lacks_lg2, py::arg("keys"))
+      .def("set_special", &Engine::set_special, py::arg("special"), py::keep_alive<1, 2>())
       .def("run", &Engine::run, py::arg("requests"), py::arg("top_k"), py::arg("seed"),
            py::arg("progress") = py::none())
       .def("kernels", &qf::bindings::kernels_of);

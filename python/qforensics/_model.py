@@ -74,7 +74,7 @@ class Model:
             threads=self._threads,
             device=_core.DeviceNumbers(device_numbers(self.device)),
             deterministic=self.deterministic,
-            special=sfu_tables(lg2=True),
+            special=sfu_tables(),
         )
         engine.set_tensor("rotary_cache", -1, self._rotary_cache())
         dense = "fp32" if self._dtype == "float32" else "cublas"
@@ -166,6 +166,9 @@ class Model:
     def _run(self, requests: list[dict[str, Any]], top_k: int, progress: Progress | None, *, mode: str) -> list[Trace]:
         seed = (self._seed + self._runs * 0x9E3779B97F4A7C15) % (1 << 64)  # a new run draws new races
         self._runs += 1
+        if self._engine.lacks_lg2(max((r["prompt"].size + r["new_tokens"] for r in requests), default=0)):
+            self._engine.set_special(sfu_tables(lg2=True))
+            release_unused()
         answer = self._engine.run(requests, top_k, seed, progress)
         provenance = self._provenance(answer, mode=mode, batch=len(requests))
         release_unused()
