@@ -21,13 +21,15 @@ namespace {
 class Engine {
  public:
   Engine(const py::dict& config, const std::string& dtype, OperatorSet operators, const std::string& isa, int threads,
-         const DeviceNumbers& device, bool deterministic, const SfuTables& special)
+         const DeviceNumbers& device, bool deterministic, const SfuTables* special)
       : config_(parse_config(config)),
         dtype_(parse_dtype(dtype)),
         operators_(std::move(operators)),
-        special_(special.view()),
+        special_(special != nullptr ? special->view() : SfuView{}),
         pool_(std::make_unique<ThreadPool>(threads)),
         machine_{parse_isa(isa), pool_.get(), &special_, device, deterministic, 0} {
+    require(special != nullptr || operators_.profile == "fp32", "profile ", operators_.profile,
+            " needs the tables of the special-function unit");
     weights_.layers.resize(static_cast<size_t>(config_.layers));
   }
 
@@ -156,13 +158,13 @@ PYBIND11_MODULE(_engine, m) {
   py::class_<Engine>(m, "Engine")
       .def(py::init([](const py::dict& config, const std::string& dtype, const std::string& profile, int compute_major,
                        const std::string& isa, int threads, const qf::DeviceNumbers& device, bool deterministic,
-                       const qf::SfuTables& special) {
+                       const qf::SfuTables* special) {
              return std::make_unique<Engine>(config, dtype, qf::operator_set(profile, compute_major), isa, threads,
                                              device, deterministic, special);
            }),
            py::kw_only(), py::arg("config"), py::arg("dtype"), py::arg("profile"), py::arg("compute_major"),
-           py::arg("isa"), py::arg("threads"), py::arg("device"), py::arg("deterministic"), py::arg("special"),
-           py::keep_alive<1, 10>())
+           py::arg("isa"), py::arg("threads"), py::arg("device"), py::arg("deterministic"),
+           py::arg("special").none(true), py::keep_alive<1, 10>())
       .def("set_tensor", &Engine::set_tensor, py::arg("name"), py::arg("layer"), py::arg("array"))
       .def("set_linear", &Engine::set_linear, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"),
            py::arg("weight"), py::arg("bias"))

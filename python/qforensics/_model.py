@@ -74,7 +74,7 @@ class Model:
             threads=self._threads,
             device=_core.DeviceNumbers(device_numbers(self.device)),
             deterministic=self.deterministic,
-            special=sfu_tables(),
+            special=None if self.profile == "fp32" else sfu_tables(),  # the fp32 definitions have their own functions
         )
         engine.set_tensor("rotary_cache", -1, self._rotary_cache())
         dense = "fp32" if self._dtype == "float32" else "cublas"
@@ -170,8 +170,8 @@ class Model:
             self._engine.set_special(sfu_tables(lg2=True))
             release_unused()
         answer = self._engine.run(requests, top_k, seed, progress)
-        provenance = self._provenance(answer, mode=mode, batch=len(requests))
         release_unused()
+        provenance = self._provenance(answer, mode=mode, batch=len(requests))
         return [
             Trace(
                 prompt_ids=request["prompt"].astype(np.int32),
