@@ -84,6 +84,38 @@ def test_splits_depend_on_the_number_of_multiprocessors() -> None:
     assert differing(few, many) > 0
 
 
+@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("definition", ["fa2", "fa3"])
+def test_up_to_so_many_keys_nothing_is_split(definition: str, size: int) -> None:
+    whole = _core.attention_whole_keys(definition, size)
+
+    def most(keys: int) -> int:
+        return max(
+            operators.attention_splits(
+                queries=queries,
+                keys=keys,
+                heads=kv_heads * group,
+                kv_heads=kv_heads,
+                head_size=size,
+                sm_count=sm_count,
+                definition=definition,
+            )
+            for queries in (1, 2, 20, 65, 200, keys)
+            if queries <= keys
+            for kv_heads in (1, 2, 8)
+            for group in (1, 3, 8)
+            for sm_count in (1, 16, 108, 132)
+        )
+
+    assert all(most(keys) == 1 for keys in (1, 64, 65, 127, whole - 1, whole))
+    assert most(whole + 1) > 1
+
+
+def test_other_definitions_name_their_keys() -> None:
+    assert _core.attention_whole_keys("fp32", 64) > 1 << 60
+    assert _core.attention_whole_keys("unheard of", 64) == 0
+
+
 def test_a_split_needs_the_logarithm() -> None:
     from qforensics._sfu import sfu_tables
 

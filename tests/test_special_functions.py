@@ -183,6 +183,10 @@ def test_damaged_tables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         _core.SfuTables(**{**parts, "rcp": parts["rcp"][:140_000] + b"\x05" + parts["rcp"][140_001:]})
     with pytest.raises(ValueError, match=r"ex2: entry \d+ is outside"):
         _core.SfuTables(**{**parts, "ex2": b"\x80" * (ENTRIES - 1)})
+    planes = unpack("lg2.i32planes.xz")
+    with pytest.raises(ValueError, match="lg2: expected 33554428 bytes of differences, found 33554427"):
+        sfu_tables().with_lg2(planes[:-1], below=False)
+    assert not sfu_tables().with_lg2(planes, below=False).has_lg2
     monkeypatch.setitem(_sfu._SHA256, "rcp.i8.xz", "0" * 64)
     with pytest.raises(ValueError, match=r"data/rcp\.i8\.xz: expected SHA-256 0000"):
-        sfu_tables.__wrapped__()
+        _sfu._tables.__wrapped__()

@@ -80,17 +80,21 @@ void require_bits(const py::array& array, Format format, const char* name) {
 }
 
 py::array emulate(const Plan& plan, const PackedWeight& weight, const py::array& activations,
-                  const std::optional<py::array>& bias, Runner& runner, uint64_t seed, bool deterministic) {
+                  const std::optional<py::array>& bias, Runner& runner, uint64_t seed, bool deterministic,
+                  const std::optional<std::pair<int64_t, int64_t>>& rows) {
   require_bits(activations, plan.activations, "activations");
   require_shape(activations, {plan.m, plan.k}, "activations");
   if (bias) {
     require_bits(*bias, plan.epilogue.output, "bias");
     require_shape(*bias, {plan.n}, "bias");
   }
-  const std::vector<py::ssize_t> shape = {plan.m, plan.n};
+  const auto [first_row, row_count] = rows.value_or(std::pair<int64_t, int64_t>{0, plan.m});
+  require(row_count >= 0, "rows: ", row_count, " of them");
+  const std::vector<py::ssize_t> shape = {row_count, plan.n};
   py::array out = plan.epilogue.output == Format::fp32 ? py::array(py::array_t<float>(shape))
                                                        : py::array(py::array_t<uint16_t>(shape));
-  const GemmArgs args{activations.data(), plan.k, bias ? bias->data() : nullptr, out.mutable_data(), plan.n};
+  const GemmArgs args{activations.data(), plan.k,   bias ? bias->data() : nullptr, out.mutable_data(), plan.n,
+                      first_row,          row_count};
   py::gil_scoped_release release;
   const std::lock_guard lock(runner.mutex);
   emulate_gemm(plan, weight, args, runner.context(seed, deterministic));
@@ -214,7 +218,7 @@ void bind_kernels(py::module_& m) {
   m.def("pack_dense", &pack_dense_array, py::arg("weight"), py::arg("format"));
   py::class_<Runner>(m, "KernelRunner").def(py::init<const std::string&, int>(), py::arg("isa"), py::arg("threads"));
   m.def("emulate_gemm", &emulate, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("bias"),
-        py::arg("runner"), py::arg("seed"), py::arg("deterministic"));
+        py::arg("runner"), py::arg("seed"), py::arg("deterministic"), py::arg("rows") = py::none());
   m.def("dequantize_weight", &dequantize_array, py::arg("plan"), py::arg("weight"), py::arg("runner"));
   m.def("explain_race", &explain, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("outputs"),
         py::arg("known"), py::arg("runner"), py::arg("tries"), py::arg("seed"));

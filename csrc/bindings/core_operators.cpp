@@ -225,6 +225,7 @@ void bind_operators(py::module_& m) {
       .def("log_softmax", &log_softmax)
       .def("top_k", &top_k)
       .def("attention", &attention);
+  m.def("attention_whole_keys", &whole_keys, py::arg("definition"), py::arg("head_size"));
   m.def("attention_splits", &split_count, py::arg("definition"), py::kw_only(), py::arg("queries"), py::arg("keys"),
         py::arg("heads"), py::arg("kv_heads"), py::arg("head_size"), py::arg("sm_count"));
   m.def("operator_profiles", &operator_profiles);

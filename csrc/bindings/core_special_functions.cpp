@@ -43,6 +43,11 @@ std::unique_ptr<SfuTables> make_tables(std::string_view ex2, std::string_view rc
   return std::make_unique<SfuTables>(data);
 }
 
+std::unique_ptr<SfuTables> with_lg2(const SfuTables& tables, std::string_view planes, bool below) {
+  py::gil_scoped_release release;
+  return std::make_unique<SfuTables>(tables, below ? SfuLogRange::below : SfuLogRange::above, span_of<uint8_t>(planes));
+}
+
 Array<float> make_rope_cache(const SfuTables& t, float theta, int dim, int64_t positions, float factor,
                              float low_freq_factor, float high_freq_factor, float original_max_position) {
   std::vector<float> cache;
@@ -61,6 +66,8 @@ void bind_special_functions(py::module_& m) {
   py::class_<SfuTables>(m, "SfuTables", "Tables of the special-function unit; see special_function_unit.h.")
       .def(py::init(&make_tables), py::kw_only(), py::arg("ex2"), py::arg("rcp"), py::arg("rsqrt"), py::arg("lg2") = "",
            py::arg("lg2_below") = "", "From the bytes of first differences; lg2's two may be left out.")
+      .def("with_lg2", &with_lg2, py::arg("planes"), py::kw_only(), py::arg("below"),
+           "These tables and lg2 of [1, 2), or of [1/2, 1) where `below`; lg2 works once it has both.")
       .def_property_readonly("has_lg2", &SfuTables::has_lg2)
       .def_property_readonly("nbytes", &SfuTables::bytes)
       .def(

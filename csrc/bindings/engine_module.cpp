@@ -12,6 +12,7 @@
 #include "bindings/engine_inputs.h"
 #include "engine/session.h"
 #include "numerics/special_function_unit.h"
+#include "operators/attention_splits.h"
 
 namespace qf::bindings {
 namespace {
@@ -20,13 +21,15 @@ namespace {
 class Engine {
  public:
   Engine(const py::dict& config, const std::string& dtype, OperatorSet operators, const std::string& isa, int threads,
-         const DeviceNumbers& device, bool deterministic, const SfuTables& special)
+         const DeviceNumbers& device, bool deterministic, const SfuTables* special)
       : config_(parse_config(config)),
         dtype_(parse_dtype(dtype)),
         operators_(std::move(operators)),
-        special_(special.view()),
+        special_(special != nullptr ? special->view() : SfuView{}),
         pool_(std::make_unique<ThreadPool>(threads)),
         machine_{parse_isa(isa), pool_.get(), &special_, device, deterministic, 0} {
+    require(special != nullptr || operators_.profile == "fp32", "profile ", operators_.profile,
+            " needs the tables of the special-function unit");
     weights_.layers.resize(static_cast<size_t>(config_.layers));
   }
 
@@ -59,6 +62,12 @@ class Engine {
   }
 
   void finish() { model_ = std::make_unique<Transformer>(config_, dtype_, operators_, machine_, std::move(weights_)); }
+
+  /// Whether a sequence of this many keys may be split, for which these tables lack lg2.
+  bool lacks_lg2(int64_t keys) const {
+    return !special_.has_lg2() && keys > whole_keys(operators_.attention.name, config_.head_size);
+  }
+  void set_special(const SfuTables& special) { special_ = special.view(); }
 
   Transformer& model() const {
     require(model_ != nullptr, "the engine is not finished: weights are still missing");
@@ -149,17 +158,19 @@ PYBIND11_MODULE(_engine, m) {
   py::class_<Engine>(m, "Engine")
       .def(py::init([](const py::dict& config, const std::string& dtype, const std::string& profile, int compute_major,
                        const std::string& isa, int threads, const qf::DeviceNumbers& device, bool deterministic,
-                       const qf::SfuTables& special) {
+                       const qf::SfuTables* special) {
              return std::make_unique<Engine>(config, dtype, qf::operator_set(profile, compute_major), isa, threads,
                                              device, deterministic, special);
            }),
            py::kw_only(), py::arg("config"), py::arg("dtype"), py::arg("profile"), py::arg("compute_major"),
-           py::arg("isa"), py::arg("threads"), py::arg("device"), py::arg("deterministic"), py::arg("special"),
-           py::keep_alive<1, 10>())
+           py::arg("isa"), py::arg("threads"), py::arg("device"), py::arg("deterministic"),
+           py::arg("special").none(true), py::keep_alive<1, 10>())
       .def("set_tensor", &Engine::set_tensor, py::arg("name"), py::arg("layer"), py::arg("array"))
       .def("set_linear", &Engine::set_linear, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"),
            py::arg("weight"), py::arg("bias"))
       .def("finish", &Engine::finish)
+      .def("lacks_lg2", &Engine::lacks_lg2, py::arg("keys"))
+      .def("set_special", &Engine::set_special, py::arg("special"), py::keep_alive<1, 2>())
       .def("run", &Engine::run, py::arg("requests"), py::arg("top_k"), py::arg("seed"),
            py::arg("progress") = py::none())
       .def("kernels", &qf::bindings::kernels_of);

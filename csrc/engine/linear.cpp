@@ -34,12 +34,18 @@ const Plan& Linear::plan(const Machine& machine, DType dtype, int64_t m) {
 }
 
 at::Tensor Linear::run(const Machine& machine, DType dtype, const at::Tensor& x, uint64_t call) {
+  return run_rows(machine, dtype, x, call, 0, x.size(0));
+}
+
+at::Tensor Linear::run_rows(const Machine& machine, DType dtype, const at::Tensor& x, uint64_t call, int64_t first_row,
+                            int64_t row_count) {
   const int64_t m = x.size(0);
   require(x.dim() == 2 && x.size(1) == weight_.k && x.stride(1) == 1, "linear layer: expected rows of ", weight_.k,
           " values");
-  at::Tensor out = new_tensor(dtype, {m, weight_.n});
-  const GemmArgs args{x.data_ptr(), x.stride(0), bias_.defined() ? bias_.data_ptr() : nullptr, out.data_ptr(),
-                      weight_.n};
+  at::Tensor out = new_tensor(dtype, {row_count, weight_.n});
+  const GemmArgs args{x.data_ptr(),   x.stride(0), bias_.defined() ? bias_.data_ptr() : nullptr,
+                      out.data_ptr(), weight_.n,   first_row,
+                      row_count};
   const ExecutorContext context{machine.isa, machine.pool, mix(machine.seed, call), machine.deterministic};
   emulate_gemm(plan(machine, dtype, m), weight_, args, context);
   return out;

@@ -20,6 +20,9 @@ class Linear {
   /// x: [m, k], rows contiguous; returns [m, n] of x's dtype. `call` numbers the call: with the machine's seed it draws
   /// the order of racing sums.
   at::Tensor run(const Machine& machine, DType dtype, const at::Tensor& x, uint64_t call);
+  /// Rows [first_row, first_row + row_count) of that result, with its bits.
+  at::Tensor run_rows(const Machine& machine, DType dtype, const at::Tensor& x, uint64_t call, int64_t first_row,
+                      int64_t row_count);
 
   /// The plan for m rows (made once per m).
   const Plan& plan(const Machine& machine, DType dtype, int64_t m);

@@ -56,13 +56,17 @@ at::Tensor Transformer::embed(const Batch& batch) const {
   return out;
 }
 
-at::Tensor Transformer::linear(Linear& layer, const at::Tensor& x) {
-  const Plan& plan = layer.plan(machine_, dtype_, x.size(0));
+void Transformer::note_plan(Linear& layer, int64_t rows) {
+  const Plan& plan = layer.plan(machine_, dtype_, rows);
   notes_.unconfirmed.insert(plan.unconfirmed.begin(), plan.unconfirmed.end());
   // one or two addends give the same sum in either order
   const bool races =
       std::any_of(plan.trees.begin(), plan.trees.end(), [](const Tree& t) { return t.racing && t.leaves.size() > 2; });
   if (races) notes_.racing.insert(plan.kernel);
+}
+
+at::Tensor Transformer::linear(Linear& layer, const at::Tensor& x) {
+  note_plan(layer, x.size(0));
   return layer.run(machine_, dtype_, x, calls_++);
 }
 
@@ -185,7 +189,16 @@ at::Tensor Transformer::forward(const std::vector<Segment>& segments) {
   return x;
 }
 
-at::Tensor Transformer::logits(const at::Tensor& hidden) { return linear(*weights_.lm_head, hidden); }
+void Transformer::logits(const at::Tensor& hidden, const LogitsBlock& block) {
+  constexpr int64_t kBlockBytes = 4 << 20, kLeastRows = 16;  // fewer rows would read the weights too often
+  const int64_t rows = hidden.size(0), fitting = kBlockBytes / (config_.vocabulary * dtype_bytes(dtype_));
+  const int64_t step = std::max(kLeastRows, fitting / kLeastRows * kLeastRows);
+  note_plan(*weights_.lm_head, rows);
+  const uint64_t call = calls_++;
+  for (int64_t first = 0; first < rows; first += step) {
+    block(first, weights_.lm_head->run_rows(machine_, dtype_, hidden, call, first, std::min(step, rows - first)));
+  }
+}
 
 std::vector<std::pair<std::string, const Linear*>> Transformer::linear_kinds() const {
   const LayerWeights& layer = weights_.layers.front();

@@ -1,6 +1,7 @@
 // The forward pass of a Llama-family model. It moves tensors and calls kernels and operators; it holds no arithmetic.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -42,6 +43,9 @@ struct Segment {
   int64_t count;
 };
 
+/// Takes rows first .. first + logits.size(0) - 1: logits [rows, vocabulary].
+using LogitsBlock = std::function<void(int64_t first, const at::Tensor& logits)>;
+
 class Transformer {
  public:
   Transformer(ModelConfig config, DType dtype, OperatorSet operators, Machine machine, ModelWeights weights);
@@ -49,8 +53,9 @@ class Transformer {
   /// Runs the segments' tokens as one flat batch (M = their total) and appends them to their caches. Returns the normed
   /// hidden states, [M, hidden].
   at::Tensor forward(const std::vector<Segment>& segments);
-  /// lm_head over rows of hidden states, as one GEMM: [rows, vocabulary].
-  at::Tensor logits(const at::Tensor& hidden);
+  /// lm_head over rows of hidden states, as one GEMM, handed out in blocks of rows (whole, they would be the largest
+  /// tensor of a step).
+  void logits(const at::Tensor& hidden, const LogitsBlock& block);
 
   const ModelConfig& config() const { return config_; }
   const Machine& machine() const { return machine_; }
@@ -74,6 +79,7 @@ class Transformer {
   };
   Batch make_batch(const std::vector<Segment>& segments) const;
   at::Tensor embed(const Batch& batch) const;
+  void note_plan(Linear& layer, int64_t rows);
   at::Tensor linear(Linear& layer, const at::Tensor& x);
   void norm(const at::Tensor& weight, at::Tensor& x);
   void add_norm(const at::Tensor& weight, at::Tensor& x, at::Tensor& residual);

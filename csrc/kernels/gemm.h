@@ -41,8 +41,11 @@ struct GemmArgs {
   const void* activations;  // [m][lda]
   int64_t lda;
   const void* bias;  // [n], format of the output; null where the plan has none
-  void* out;         // [m][ldo]
+  void* out;         // [row_count][ldo]
   int64_t ldo;
+  /// A part of the call's rows, computed as in the whole call: its plan is for all m.
+  int64_t first_row = 0;
+  int64_t row_count = -1;  // -1: up to the last row
 };
 
 /// How to run, not what to compute, except that `seed` picks the order of racing adds (`deterministic`: ascending).

@@ -103,17 +103,35 @@ SfuLogCurve SfuTables::LogCurve::fill(std::vector<uint32_t> magnitudes, const ch
 }
 
 SfuTables::SfuTables(const SfuDifferences& data) {
-  view_.ex2_curve = ex2_.fill(data.ex2, 0x3F800000u, "ex2");
-  view_.rcp_curve = rcp_.fill(data.rcp, 0x3F800000u, "rcp");
+  auto curves = std::make_shared<Curves>();
+  view_.ex2_curve = curves->ex2.fill(data.ex2, 0x3F800000u, "ex2");
+  view_.rcp_curve = curves->rcp.fill(data.rcp, 0x3F800000u, "rcp");
   require(data.rsqrt.size() % 2 == 0, "rsqrt: expected two rows of differences, found ", data.rsqrt.size(), " entries");
   const size_t half = data.rsqrt.size() / 2;
-  view_.rsqrt_even = rsqrt_even_.fill(data.rsqrt.first(half), 0x3F800000u, "rsqrt of [1, 2)");
-  view_.rsqrt_odd = rsqrt_odd_.fill(data.rsqrt.last(half), 1060439282u, "rsqrt of [2, 4)");
+  view_.rsqrt_even = curves->rsqrt_even.fill(data.rsqrt.first(half), 0x3F800000u, "rsqrt of [1, 2)");
+  view_.rsqrt_odd = curves->rsqrt_odd.fill(data.rsqrt.last(half), 1060439282u, "rsqrt of [2, 4)");
+  curves_ = std::move(curves);
   if (data.lg2.empty() && data.lg2_below.empty()) return;
-  view_.lg2_above = lg2_above_.fill(from_planes(data.lg2, 0u, "lg2"), "lg2");
-  std::vector<uint32_t> below = from_planes(data.lg2_below, 0xBF7FFFFEu, "lg2_below1");
+  add_lg2(SfuLogRange::above, data.lg2);
+  add_lg2(SfuLogRange::below, data.lg2_below);
+}
+
+SfuTables::SfuTables(const SfuTables& others, SfuLogRange range, std::span<const uint8_t> planes)
+    : curves_(others.curves_), lg2_above_(others.lg2_above_), lg2_below_(others.lg2_below_), view_(others.view_) {
+  add_lg2(range, planes);
+}
+
+void SfuTables::add_lg2(SfuLogRange range, std::span<const uint8_t> planes) {
+  auto curve = std::make_shared<LogCurve>();
+  if (range == SfuLogRange::above) {
+    view_.lg2_above = curve->fill(from_planes(planes, 0u, "lg2"), "lg2");
+    lg2_above_ = std::move(curve);
+    return;
+  }
+  std::vector<uint32_t> below = from_planes(planes, 0xBF7FFFFEu, "lg2_below1");
   std::reverse(below.begin(), below.end());
-  view_.lg2_below = lg2_below_.fill(std::move(below), "lg2_below1");
+  view_.lg2_below = curve->fill(std::move(below), "lg2_below1");
+  lg2_below_ = std::move(curve);
 }
 
 void SfuTables::ex2(const float* x, float* y, int64_t count) const {
@@ -139,11 +157,12 @@ void SfuTables::lg2(const float* x, float* y, int64_t count) const {
 
 int64_t SfuTables::bytes() const {
   size_t total = 0;
-  for (const Curve* curve : {&ex2_, &rcp_, &rsqrt_even_, &rsqrt_odd_}) {
+  for (const Curve* curve : {&curves_->ex2, &curves_->rcp, &curves_->rsqrt_even, &curves_->rsqrt_odd}) {
     total += curve->pieces.size() * sizeof(SfuPiece) + curve->carries.size() * sizeof(uint64_t);
   }
-  for (const LogCurve* curve : {&lg2_above_, &lg2_below_}) {
-    total += (curve->nearest.size() + curve->first.size()) * sizeof(uint32_t) + curve->residual.size();
+  for (const LogCurve* curve : {lg2_above_.get(), lg2_below_.get()}) {
+    if (curve != nullptr)
+      total += (curve->nearest.size() + curve->first.size()) * sizeof(uint32_t) + curve->residual.size();
   }
   return static_cast<int64_t>(total);
 }

@@ -11,6 +11,7 @@
 // nvcc: x[0] = sfu.ex2(x[1]) + sfu.rcp(x[2]) + sfu.rsqrt(x[3]) + sfu.lg2(x[4]);
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -59,6 +60,7 @@ struct SfuView {
   SfuCurve ex2_curve, rcp_curve, rsqrt_even, rsqrt_odd;
   SfuLogCurve lg2_above, lg2_below;  // [1, 2): index = fraction; [1/2, 1): index = 2^23 - 1 - fraction
 
+  bool has_lg2() const { return lg2_above.first != nullptr && lg2_below.first != nullptr; }
   QF_HD_INLINE float ex2(float x) const;
   QF_HD_INLINE float rcp(float x) const;
   QF_HD_INLINE float rsqrt(float x) const;
@@ -133,16 +135,21 @@ struct SfuDifferences {
   std::span<const uint8_t> lg2_below;  // the same, lg2 of [1/2, 1)
 };
 
+/// The binades next to 1 that have a table of lg2 each: [1/2, 1) and [1, 2).
+enum class SfuLogRange : uint8_t { below, above };
+
 /// Owns the tables (4 MB; 26 MB with lg2, which only split attention needs). Built once, shared by const reference.
 class SfuTables {
  public:
   /// Throws Error when a table has the wrong size or does not fit its compact form.
   explicit SfuTables(const SfuDifferences& data);
+  /// The tables of `others`, shared with it, and lg2 on one more binade.
+  SfuTables(const SfuTables& others, SfuLogRange range, std::span<const uint8_t> planes);
   SfuTables(const SfuTables&) = delete;
   SfuTables& operator=(const SfuTables&) = delete;
 
   const SfuView& view() const { return view_; }
-  bool has_lg2() const { return view_.lg2_above.first != nullptr; }
+  bool has_lg2() const { return view_.has_lg2(); }
   int64_t bytes() const;
 
   float ex2(float x) const { return view_.ex2(x); }
@@ -167,8 +174,13 @@ class SfuTables {
     std::vector<int8_t> residual;
     SfuLogCurve fill(std::vector<uint32_t> magnitudes, const char* name);
   };
-  Curve ex2_, rcp_, rsqrt_even_, rsqrt_odd_;
-  LogCurve lg2_above_, lg2_below_;
+  void add_lg2(SfuLogRange range, std::span<const uint8_t> planes);
+
+  struct Curves {
+    Curve ex2, rcp, rsqrt_even, rsqrt_odd;
+  };
+  std::shared_ptr<const Curves> curves_;
+  std::shared_ptr<const LogCurve> lg2_above_, lg2_below_;
   SfuView view_{};
 };
 

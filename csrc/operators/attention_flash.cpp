@@ -98,8 +98,8 @@ void attention_flash(const OperatorContext& context, const AttentionArgs& args, 
   std::vector<Item> items;
   for (int64_t i = 0; i < args.sequence_count; ++i) {
     const AttentionSequence& sequence = args.sequences[i];
-    require(plans[static_cast<size_t>(i)].parts == 1 || context.sfu->lg2_above.first != nullptr, "sequence ", i,
-            ": its ", sequence.keys, " keys are split, which needs the special-function unit's lg2 tables");
+    require(plans[static_cast<size_t>(i)].parts == 1 || context.sfu->has_lg2(), "sequence ", i, ": its ", sequence.keys,
+            " keys are split, which needs the special-function unit's lg2 tables");
     KeyValuePanels* prepared = sequence.panels;
     if (prepared == nullptr) {
       own.push_back(std::make_unique<KeyValuePanels>(args.kv_heads, args.head_size));

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 namespace qf {
 namespace {
+
+constexpr int64_t kWholeBlocks = 4;  // FlashAttention 3 splits from five blocks of keys on
 
 /// Share of the last wave of thread blocks that is busy.
 float wave_efficiency(int64_t blocks, int64_t parts, int64_t slots) {
@@ -25,7 +28,7 @@ int64_t fa3_split_bound(const AttentionSizes& largest) {
   const AttentionTile tile = fa3_tile(largest.queries, largest.group, largest.head_size);
   const int64_t tiles = largest.kv_heads * ceil_div(largest.queries * largest.group, tile.rows);
   const int64_t key_blocks = ceil_div(largest.keys, tile.keys);
-  if (static_cast<float>(tiles) >= 0.8f * static_cast<float>(largest.sm_count) || key_blocks <= 4) return 1;
+  if (static_cast<float>(tiles) >= 0.8f * static_cast<float>(largest.sm_count) || key_blocks <= kWholeBlocks) return 1;
   const int64_t most = std::min({int64_t{128}, largest.sm_count, key_blocks});
   float best = 0.0f;
   for (int64_t s = 1; s <= most; ++s) best = std::max(best, wave_efficiency(tiles, s, largest.sm_count));
@@ -81,6 +84,16 @@ int64_t fa2_splits(const AttentionSizes& largest, int64_t sequences) {
     if (useful(s) && static_cast<double>(wave_efficiency(tiles, s, slots)) >= 0.85 * best) return s;
   }
   return 1;
+}
+
+int64_t whole_keys(std::string_view definition, int64_t head_size) {
+  constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
+  if (definition == "fp32") return kAll;
+  if (definition == "fa2") return fa2_tile(head_size).keys;
+  if (definition == "fa3") {
+    return kWholeBlocks * std::min(fa3_tile(1, 1, head_size).keys, fa3_tile(kAll, 1, head_size).keys);
+  }
+  return 0;
 }
 
 BlockRange fa2_part(const AttentionSizes& sizes, const AttentionTile& tile, int64_t part, int64_t parts) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace qf {
 
@@ -35,6 +36,10 @@ int64_t fa3_blocks(const AttentionSizes& sizes, const AttentionTile& tile);
 AttentionTile fa2_tile(int64_t head_size);
 /// Parts of every sequence of the call; only single-token calls with grouped queries are split.
 int64_t fa2_splits(const AttentionSizes& largest, int64_t sequences);
+
+/// The most keys that an attention definition takes whole in every call; beyond, a call may split them, which takes
+/// lg2.
+int64_t whole_keys(std::string_view definition, int64_t head_size);
 
 /// Key blocks [first, last) of part `part` of `parts` for the tile of rows [row_block * tile.rows, ...).
 struct BlockRange {

@@ -13,6 +13,7 @@ from qforensics.checkpoints import Checkpoint, DenseLinear, ModelConfig, Quantiz
 __all__ = ["assemble", "engine_config", "stored"]
 
 Progress = Callable[[int, int], None]
+_OUTPUTS = 4096
 EIGHT_BIT_HEAD = "lm_head and embedding: 8-bit weights rounded to fp16 (order and rounding named by us)"
 _MERGED = {  # vLLM merges these: the kernels see the sum of their columns
     "qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -43,7 +44,7 @@ def stored(array: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "float32":
         return np.ascontiguousarray(array, np.float32)
     wanted = np.dtype(np.float16 if dtype == "float16" else ml_dtypes.bfloat16)
-    return np.ascontiguousarray(array.astype(wanted)).view(np.uint16)
+    return np.ascontiguousarray(array.astype(wanted, copy=False)).view(np.uint16)
 
 
 def _merge(linears: Sequence[QuantizedLinear | DenseLinear]) -> QuantizedLinear | DenseLinear:
@@ -156,4 +157,13 @@ def _head(checkpoint: Checkpoint) -> tuple[QuantizedLinear | DenseLinear, tuple[
     head = checkpoint.linear("lm_head")
     if isinstance(head, DenseLinear) or head.bits == 4:
         return head, ()
-    return DenseLinear(head.dequantize().astype(np.float16), head.bias), (EIGHT_BIT_HEAD,)
+    return DenseLinear(_half_numbers(head), head.bias), (EIGHT_BIT_HEAD,)
+
+
+def _half_numbers(linear: QuantizedLinear) -> np.ndarray:
+    """The weight [N, K] as float16, by blocks of outputs: whole, its float32 form is the largest array of the load."""
+    weight = np.empty((linear.out_features, linear.in_features), np.float16)
+    for first in range(0, linear.out_features, _OUTPUTS):
+        block = slice(first, first + _OUTPUTS)
+        weight[block] = linear.outputs(block).dequantize()
+    return weight

@@ -70,6 +70,7 @@ def emulate_gemm(
     runner: KernelRunner,
     seed: int,
     deterministic: bool,
+    rows: tuple[int, int] | None = None,
 ) -> NDArray[Any]: ...
 def dequantize_weight(plan: KernelPlan, weight: PackedWeight, runner: KernelRunner) -> NDArray[np.float32]: ...
 def explain_race(

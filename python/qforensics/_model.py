@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from qforensics import _core, operators, variants
+from qforensics import _core, _libtorch, operators, variants
 from qforensics._assemble import assemble, engine_config, stored
 from qforensics._memory import release_unused
 from qforensics._sfu import sfu_tables
@@ -79,7 +79,7 @@ class Model:
             threads=self._threads,
             device=_core.DeviceNumbers(device_numbers(self.device)),
             deterministic=self.deterministic,
-            special=sfu_tables(lg2=True),
+            special=None if self.profile == "fp32" else sfu_tables(),  # the fp32 definitions have their own functions
         )
         engine.set_tensor("rotary_cache", -1, self._rotary_cache())
         dense = "fp32" if self._dtype == "float32" else "cublas"
@@ -192,9 +192,12 @@ class Model:
             self._check_length(request)
         seed = (self._seed + self._runs * 0x9E3779B97F4A7C15) % (1 << 64)  # a new run draws new races
         self._runs += 1
+        if self._engine.lacks_lg2(max((r["prompt"].size + r["new_tokens"] for r in requests), default=0)):
+            self._engine.set_special(sfu_tables(lg2=True))
+            release_unused()
         answer = self._engine.run(requests, top_k, seed, progress)
-        provenance = self._provenance(answer, mode=mode, batch=len(requests))
         release_unused()
+        provenance = self._provenance(answer, mode=mode, batch=len(requests))
         return [
             Trace(
                 prompt_ids=request["prompt"].astype(np.int32),
@@ -285,7 +288,7 @@ def _request(
 
 def _import_engine() -> Any:
     try:
-        import torch  # noqa: F401  (loads the libraries that _engine links to)
+        _libtorch.load()
     except ImportError:
         raise ImportError(
             "loading a model needs torch >= 2.11 (pip install 'qforensics[engine]'); judging saved traces does not"

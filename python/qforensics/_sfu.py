@@ -29,19 +29,29 @@ def _differences(name: str, size: int) -> bytes:
 
 
 @functools.cache
+def _tables() -> _core.SfuTables:
+    row = _ENTRIES - 1
+    return _core.SfuTables(
+        ex2=_differences("ex2_23.i8.xz", row),
+        rcp=_differences("rcp.i8.xz", row),
+        rsqrt=_differences("rsqrt.i8.xz", 2 * row),
+    )
+
+
+@functools.cache
+def _tables_with_lg2() -> _core.SfuTables:
+    size = 4 * (_ENTRIES - 1)
+    # one half after the other: each passes through tables of 70 MB
+    above = _tables().with_lg2(_differences("lg2.i32planes.xz", size), below=False)
+    return above.with_lg2(_differences("lg2_below1.i32planes.xz", size), below=True)
+
+
 def sfu_tables(*, lg2: bool = False) -> _core.SfuTables:
-    """The unit's ex2, rcp and rsqrt (4 MB in memory), and lg2 (22 MB more) where asked for.
+    """The unit's ex2, rcp and rsqrt (4 MB in memory), and lg2 (22 MB and a second more) where asked for.
 
     Returns
     -------
     _core.SfuTables
         Shared by all callers; never changes.
     """
-    row = _ENTRIES - 1
-    return _core.SfuTables(
-        ex2=_differences("ex2_23.i8.xz", row),
-        rcp=_differences("rcp.i8.xz", row),
-        rsqrt=_differences("rsqrt.i8.xz", 2 * row),
-        lg2=_differences("lg2.i32planes.xz", 4 * row) if lg2 else b"",
-        lg2_below=_differences("lg2_below1.i32planes.xz", 4 * row) if lg2 else b"",
-    )
+    return _tables_with_lg2() if lg2 else _tables()

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from qforensics import _core, _html
+from qforensics import _core, _html, _libtorch
 
 __all__ = [
     "Environment", "EnvironmentCheck", "EnvironmentItem", "capture_environment", "selected_isa", "validate_environment",
@@ -99,14 +99,14 @@ def capture_environment(*, isa: str | None = None, threads: int | None = None) -
     isa, threads
         What the run uses; by default `selected_isa()` and the CPUs that this process may use.
     """
-    torch = sys.modules.get("torch")
+    torch, cuda = _libtorch.version()
     cpu_model, cpu_flags = _cpu_info()
     return Environment(
         qforensics=str(sys.modules["qforensics"].__version__),
         python=platform.python_version(),
         numpy=metadata.version("numpy"),
-        torch=str(torch.__version__) if torch else None,
-        cuda=getattr(getattr(torch, "version", None), "cuda", None),
+        torch=torch,
+        cuda=cuda,
         compiler=str(_core.build_info["compiler"]),
         os=platform.platform(),
         hostname=platform.node(),

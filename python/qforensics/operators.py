@@ -39,7 +39,7 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 def _runtime(
     operator: str, definition: str | None, profile: str, compute_major: int, isa: str | None
 ) -> "_core.OperatorRuntime":
-    tables = None if profile == "fp32" else sfu_tables(lg2=True)
+    tables = None if profile == "fp32" else sfu_tables(lg2=operator == "attention")
     runtime = _core.OperatorRuntime(profile, compute_major, tables, isa or _core.best_isa(), 1)
     if definition is not None:
         runtime.choose(operator, definition)

@@ -1,6 +1,7 @@
 #include "kernels/emulate/dequantize.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/half.h"
@@ -26,7 +27,7 @@ void dequantize_stretch(const GroupRule& rule, const CodeStretch& s) {
   for (int q = 0; q < 16; ++q) {
     for (int c = 0; c < kPanelWidth; ++c) {
       const float product = (static_cast<float>(q) - rule.base[c]) * rule.scale[c];
-      const float sum = rule.exact ? product + rule.add[c] : add_to_odd(product, rule.add[c]);
+      const float sum = rule.odd ? add_to_odd(product, rule.add[c]) : product + rule.add[c];
       values[q][c] = narrowed(rule.narrow, sum);
       exponents[q][c] = column_exponent(values[q][c], s.lowest_exponent);
     }
@@ -45,8 +46,8 @@ void dequantize_stretch(const GroupRule& rule, const CodeStretch& s) {
 
 void run_stretch(Isa isa, const GroupRule& rule, const CodeStretch& stretch) {
 #if defined(__x86_64__)
-  if (rule.exact && isa == Isa::avx512) return avx512::dequantize_stretch(rule, stretch);
-  if (rule.exact && isa == Isa::avx2) return avx2::dequantize_stretch(rule, stretch);
+  if (rule.tame && isa == Isa::avx512) return avx512::dequantize_stretch(rule, stretch);
+  if (rule.tame && isa == Isa::avx2) return avx2::dequantize_stretch(rule, stretch);
 #endif
   dequantize_stretch(rule, stretch);
 }
@@ -54,6 +55,8 @@ void run_stretch(Isa isa, const GroupRule& rule, const CodeStretch& stretch) {
 }  // namespace
 
 GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, int64_t group) {
+  require(w.offsets.empty() || rule == WeightRule::bf16_offset || rule == WeightRule::real,
+          "weights with float offsets have no rule '", weight_rule_text(rule), "'");
   const int64_t at = (panel * w.groups() + group) * kPanelWidth;
   GroupRule r{};
   widen_span(isa, w.format, w.scales.data() + at, r.scale, kPanelWidth);
@@ -70,23 +73,20 @@ GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& w, int64_t pa
     case WeightRule::bf16_sub_mul: r.narrow = Narrow::bf16; break;
     case WeightRule::fp16_fma: r.narrow = Narrow::fp16, fold_zero(0.0f); break;
     case WeightRule::bf16_fma: r.narrow = Narrow::bf16, fold_zero(0.0f); break;
-    case WeightRule::bf16_offset: r.narrow = Narrow::bf16, fold_zero(8.0f); break;
+    case WeightRule::bf16_offset:
+      r.narrow = Narrow::bf16;
+      if (w.offsets.empty()) fold_zero(8.0f);
+      break;
     case WeightRule::integer:
       for (float& scale : r.scale) scale = 1.0f;
       break;
     case WeightRule::real:
     case WeightRule::dense: break;
   }
-  bool finite = true;
-  for (const float scale : r.scale) finite &= scale - scale == 0.0f;
-  r.exact = finite && w.offsets.empty();
-  if (w.offsets.empty()) return r;
-  require(rule == WeightRule::bf16_offset || rule == WeightRule::real, "weights with float offsets have no rule '",
-          weight_rule_text(rule), "'");
-  for (int c = 0; c < kPanelWidth; ++c) {
-    r.base[c] = w.zeros[static_cast<size_t>(at + c)];
-    r.add[c] = w.offsets[static_cast<size_t>(at + c)];
-  }
+  r.odd = !w.offsets.empty();
+  if (r.odd) std::copy_n(w.offsets.data() + at, kPanelWidth, r.add);
+  r.tame = true;
+  for (int c = 0; c < kPanelWidth; ++c) r.tame &= std::fabs(r.scale[c]) < 0x1p100f && std::fabs(r.add[c]) < 0x1p100f;
   return r;
 }
 

@@ -1,8 +1,8 @@
 // A panel's weights as the numbers that enter the arithmetic.
 //
-// Every rule on codes has the form narrow((q - base) * scale + add): product and sum are exact in fp32 (few bits,
-// common unit), so that one rounding is left. `group_rule` is the only place that knows the rules; the loops only apply
-// them.
+// Every rule on codes has the form narrow((q - base) * scale + add). The product is exact in fp32 (few bits); so is the
+// sum (common unit), except with stored float offsets, where it is rounded to odd: either way one rounding is left.
+// `group_rule` is the only place that knows the rules; the loops only apply them.
 #pragma once
 
 #include "kernels/pack/packed_weight.h"
@@ -15,7 +15,8 @@ struct GroupRule {
   alignas(64) float scale[kPanelWidth];
   alignas(64) float add[kPanelWidth];
   Narrow narrow;
-  bool exact;  // scales are finite, and product plus add is exact in fp32 (not so with stored float offsets)
+  bool odd;   // the sum is rounded to odd (stored float offsets), see round_to_odd.h
+  bool tame;  // scales and addends lie below 2^100: no overflow, no NaN, whatever the order of operations
 };
 
 GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t group);

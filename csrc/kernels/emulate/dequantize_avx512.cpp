@@ -8,15 +8,17 @@ namespace {
 // A code becomes a float without shifts: its nibble is put under the exponent of a power of two, so that lane j holds
 // offset + q exactly. Columns 0..7 (low nibbles, byte 2 of a lane): 128 + q; columns 8..15 (high nibbles, byte 1):
 // 2048 + q. The offset goes away in the addend: (q - base) * scale + add = (offset + q) * scale + (add - (offset +
-// base) * scale), all of it exact in fp32 (at most 12 + 11 bits).
+// base) * scale), all of it exact in fp32 (at most 12 + 11 bits). Where the sum is to be rounded to odd, the offset
+// goes away first: q - base = (offset + q) - (offset + base).
 __m512 lanes(float low, float high) { return _mm512_mask_mov_ps(_mm512_set1_ps(low), 0xFF00, _mm512_set1_ps(high)); }
 __m512i lanes(int low, int high) {
   return _mm512_mask_mov_epi32(_mm512_set1_epi32(low), 0xFF00, _mm512_set1_epi32(high));
 }
 
+template <bool odd>
 struct CodeLanes {
   __m512i spread[2], nibble, magic;
-  __m512 scale, addend;
+  __m512 base, scale, addend;
 
   explicit CodeLanes(const GroupRule& rule) {
     alignas(64) uint32_t index[2][kPanelWidth];  // byte 0x80 gives zero
@@ -30,14 +32,25 @@ struct CodeLanes {
     nibble = lanes(0x000F0000, 0x0000F000);
     magic = _mm512_castps_si512(lanes(128.0f, 2048.0f));
     scale = _mm512_load_ps(rule.scale);
-    const __m512 base = _mm512_add_ps(lanes(128.0f, 2048.0f), _mm512_load_ps(rule.base));
-    addend = _mm512_sub_ps(_mm512_load_ps(rule.add), _mm512_mul_ps(base, scale));
+    base = _mm512_add_ps(lanes(128.0f, 2048.0f), _mm512_load_ps(rule.base));
+    addend = _mm512_load_ps(rule.add);
+    if constexpr (!odd) addend = _mm512_sub_ps(addend, _mm512_mul_ps(base, scale));
   }
   /// Row 0 or 1 of the 16 bytes that every quarter of `bytes` holds.
   __m512 weights(__m512i bytes, int row) const {
     const __m512i placed = _mm512_shuffle_epi8(bytes, spread[row]);
-    const __m512i offset_code = _mm512_ternarylogic_epi32(placed, nibble, magic, 0xEA);  // (placed & nibble) | magic
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(offset_code), scale, addend);
+    const __m512i magic_code = _mm512_ternarylogic_epi32(placed, nibble, magic, 0xEA);  // (placed & nibble) | magic
+    const __m512 offset_code = _mm512_castsi512_ps(magic_code);
+    if constexpr (odd) return to_odd(_mm512_sub_ps(offset_code, base));
+    return _mm512_fmadd_ps(offset_code, scale, addend);
+  }
+  /// code * scale + addend rounded to odd. Rounded down and up, an inexact sum gives two neighbours, one of them odd;
+  /// an exact one gives itself twice, except for zero, where up is right (+0, as rounded to nearest).
+  __m512 to_odd(__m512 code) const {
+    const __m512 down = _mm512_fmadd_round_ps(code, scale, addend, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    const __m512 up = _mm512_fmadd_round_ps(code, scale, addend, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+    const __mmask16 down_is_odd = _mm512_test_epi32_mask(_mm512_castps_si512(down), _mm512_set1_epi32(1));
+    return _mm512_mask_mov_ps(up, down_is_odd, down);
   }
 };
 
@@ -73,7 +86,7 @@ __m512i bf16_exponents(__m512i pairs) {
   return _mm512_mask_mov_epi16(_mm512_set1_epi16(kZeroExponent), nonzero, e);
 }
 
-/// fp32 -> bf16, kept as fp32 bits. No NaN: scales are finite here.
+/// fp32 -> bf16, kept as fp32 bits. No NaN: groups are tame here.
 __m512i to_bf16(__m512 x) {
   const __m512i bits = _mm512_castps_si512(x);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -118,9 +131,9 @@ struct PairWriter {
   }
 };
 
-template <Narrow narrow>
+template <Narrow narrow, bool odd>
 void run(const GroupRule& rule, const CodeStretch& s) {
-  const CodeLanes lanes(rule);
+  const CodeLanes<odd> lanes(rule);
   const PairWriter<narrow> write{{}, _mm512_set1_epi32(s.lowest_exponent)};
   int64_t k = 0;
   for (; k + 2 <= s.count; k += 2) {
@@ -137,13 +150,18 @@ void run(const GroupRule& rule, const CodeStretch& s) {
   _mm512_storeu_ps(s.value + k * kPanelWidth, _mm512_load_ps(spill));
 }
 
+template <Narrow narrow>
+void run_any(const GroupRule& rule, const CodeStretch& s) {
+  return rule.odd ? run<narrow, true>(rule, s) : run<narrow, false>(rule, s);
+}
+
 }  // namespace
 
 void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch) {
   switch (rule.narrow) {
-    case Narrow::none: return run<Narrow::none>(rule, stretch);
-    case Narrow::fp16: return run<Narrow::fp16>(rule, stretch);
-    case Narrow::bf16: return run<Narrow::bf16>(rule, stretch);
+    case Narrow::none: return run_any<Narrow::none>(rule, stretch);
+    case Narrow::fp16: return run_any<Narrow::fp16>(rule, stretch);
+    case Narrow::bf16: return run_any<Narrow::bf16>(rule, stretch);
   }
 }
 

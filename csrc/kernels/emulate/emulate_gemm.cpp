@@ -26,6 +26,9 @@ void check_call(const Plan& plan, const PackedWeight& weight, const GemmArgs& ar
           weight.group);
   require(args.lda >= plan.k && args.ldo >= plan.n, plan.kernel, ": row strides ", args.lda, " and ", args.ldo,
           " are shorter than K = ", plan.k, " and N = ", plan.n);
+  require(args.first_row >= 0 && args.first_row <= plan.m && args.row_count >= -1 &&
+              args.row_count <= plan.m - args.first_row,
+          plan.kernel, ": ", args.row_count, " rows from row ", args.first_row, " on, of ", plan.m);
   require((plan.epilogue.bias != BiasRule::none) == (args.bias != nullptr), plan.kernel, ": the plan has ",
           plan.epilogue.bias == BiasRule::none ? "no bias" : "a bias", ", the call ", args.bias ? "one" : "none");
   require(context.pool != nullptr, plan.kernel, ": no thread pool");
@@ -34,8 +37,9 @@ void check_call(const Plan& plan, const PackedWeight& weight, const GemmArgs& ar
 void run_blocks(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context,
                 float* leaves) {
   const int64_t groups = (weight.panels() + kGroupPanels - 1) / kGroupPanels;
-  for (int64_t begin = 0; begin < plan.m; begin += kRowBlock) {
-    Activations activations(plan, std::min(kRowBlock, plan.m - begin));
+  const int64_t end = args.row_count < 0 ? plan.m : args.first_row + args.row_count;
+  for (int64_t begin = args.first_row; begin < end; begin += kRowBlock) {
+    Activations activations(plan, std::min(kRowBlock, end - begin));
     load_activations(plan, weight, args, context, begin, activations);
     const CallState call{plan, weight, args, context, activations, leaves, begin};
     context.pool->run(groups, [&](int64_t group) { run_panel_group(call, group); });
@@ -52,6 +56,7 @@ void emulate_gemm(const Plan& plan, const PackedWeight& weight, const GemmArgs& 
 void emulate_leaves(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context,
                     float* leaves) {
   check_call(plan, weight, args, context);
+  require(args.first_row == 0 && args.row_count < 0, plan.kernel, ": leaves are asked of all rows");
   require(plan.trees.size() == 1, plan.kernel, ": leaves are asked of a plan with ", plan.trees.size(), " trees");
   run_blocks(plan, weight, args, context, leaves);
 }

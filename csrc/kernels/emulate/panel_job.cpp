@@ -197,7 +197,8 @@ class PanelJob {
       const float* root = tree.racing
                               ? race_row(call_.context.isa, tree, leaves, call_.context, row, column, scratch.data())
                               : combine_row(call_.context.isa, tree, leaves, scratch.data());
-      char* out = static_cast<char*>(call_.args.out) + (row * call_.args.ldo + column) * element;
+      char* out =
+          static_cast<char*>(call_.args.out) + ((row - call_.args.first_row) * call_.args.ldo + column) * element;
       finish_row(call_.context.isa, epilogue, root, kept, out, result.data());
     }
   }

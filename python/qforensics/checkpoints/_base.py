@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qforensics.checkpoints._config import ModelConfig
+from qforensics.checkpoints._digests import remembered
 from qforensics.checkpoints._errors import CheckpointError, mismatch
 from qforensics.checkpoints._types import Array, DenseLinear, QuantizedLinear
 
@@ -92,8 +93,19 @@ class Checkpoint(ABC):
         """Size of the weight files in bytes."""
 
     @abstractmethod
+    def _weight_files(self) -> Iterable[Path]:
+        """The files that `_read_digest` depends on."""
+
+    @abstractmethod
+    def _read_digest(self) -> str:
+        """Compute the digest from the files."""
+
     def digest(self) -> str:
-        """SHA-256 (hex) over all stored tensors; for safetensors independent of sharding and order."""
+        """SHA-256 (hex) over all stored tensors; for safetensors independent of sharding and order.
+
+        Files that stay as they are are read once per process.
+        """
+        return remembered(self.format, self._weight_files(), self._read_digest)
 
     def tensor(self, name: str) -> Array:
         """Read one tensor, float16, bfloat16 or float32 (a quantized embedding comes as exact float32).

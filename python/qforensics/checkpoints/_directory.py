@@ -66,7 +66,10 @@ class DenseDirectory(Checkpoint):
         """Size of the safetensors files in bytes."""
         return self.files.bytes_on_disk()
 
-    def digest(self) -> str:
+    def _weight_files(self) -> Iterable[Path]:
+        return self.files.files
+
+    def _read_digest(self) -> str:
         """SHA-256 (hex) over all tensors by name, whatever the sharding."""
         return self.files.digest()
 

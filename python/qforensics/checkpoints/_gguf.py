@@ -206,7 +206,10 @@ class GgufFile(Checkpoint):
         """Size of the file in bytes."""
         return self.path.stat().st_size
 
-    def digest(self) -> str:
+    def _weight_files(self) -> Iterable[Path]:
+        return [self.path]
+
+    def _read_digest(self) -> str:
         """SHA-256 (hex) over the stored tensors by name: name, type and shape as text, then the bytes."""
         total = hashlib.sha256()
         for name, info in sorted(self.header.tensors.items()):

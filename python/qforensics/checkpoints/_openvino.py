@@ -228,7 +228,10 @@ class OpenvinoDirectory(Checkpoint):
         """Size of the .xml and .bin files in bytes."""
         return self.xml.stat().st_size + self.bin.stat().st_size
 
-    def digest(self) -> str:
+    def _weight_files(self) -> Iterable[Path]:
+        return [self.xml, self.bin]
+
+    def _read_digest(self) -> str:
         """SHA-256 (hex) over the two files, .xml first."""
         total = hashlib.sha256()
         for file in (self.xml, self.bin):

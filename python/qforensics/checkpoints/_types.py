@@ -132,6 +132,19 @@ class QuantizedLinear:
                 weight += self.offsets[self.group_index]
         return np.ascontiguousarray(weight.reshape(k, n).T)
 
+    def outputs(self, part: slice) -> "QuantizedLinear":
+        """Return the layer of these outputs (columns of `codes`); it shares this one's arrays."""
+        return QuantizedLinear(
+            self.codes[:, part],
+            self.zeros[:, part],
+            self.scales[:, part],
+            self.group_size,
+            self.group_index,
+            None if self.offsets is None else self.offsets[:, part],
+            None if self.bias is None else self.bias[part],
+            self.bits,
+        )
+
     def __repr__(self) -> str:
         order = ", act-order" if self.group_index is not None else ""
         shape = f"{self.in_features} -> {self.out_features}"
