@@ -26,5 +26,5 @@ unset LD_PRELOAD
 "$BIN/python" -m pip install --quiet atheris
 for reader in $("$BIN/python" tests/fuzz/readers.py --list); do
   echo "fuzzing $reader for $SECONDS_EACH s"
-  "$BIN/python" tests/fuzz/readers.py "$reader" -max_total_time="$SECONDS_EACH" -rss_limit_mb=2048 -max_len=65536
+  "$BIN/python" tests/fuzz/readers.py "$reader" -max_total_time="$SECONDS_EACH" -rss_limit_mb=2048 -len_control=0 -max_len=256
 done

@@ -159,7 +159,8 @@ def show(
     as_json: bool = JSON,
 ) -> None:
     """Show what a saved file holds."""
-    from qforensics._json import parse_json, read_bytes
+    from qforensics._json import JsonFileError, read_json
+    from qforensics.seeds_format import check_variant_record
     from qforensics.trace import Trace
 
     with open(file, "rb") as stream:
@@ -167,14 +168,13 @@ def show(
     if not text:
         _show_trace(Trace.load(file), as_json)
         return
-    try:
-        data = parse_json(read_bytes(file, limit=1 << 30))
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+    data = read_json(file, limit=1 << 30)
+    if not isinstance(data, dict):
+        raise JsonFileError(file, "file", "an object", type(data).__name__)
     if data.get("format") == "qforensics.study":
         _show_study(file, html, as_json)
     elif "experiment" in data or "success" in data:
-        _show_variant_file(data, as_json)
+        _show_variant_file(check_variant_record(data, file), as_json)
     else:
         _show_trace(read_trace(file), as_json)
 
@@ -209,8 +209,8 @@ def _show_study(file: Path, html: Path | None, as_json: bool) -> None:
 def _show_variant_file(data: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(data)
-    elif not data.get("success"):
-        print(f"{data.get('variant')}: failed: {data.get('error')}")
+    elif not data["success"]:
+        print(f"{data['variant']}: failed: {data['error']}")
     else:
         verdict, stats = data["verdict"], data["baseline"]["stats"]
         rows = [[key, verdict[key]] for key in ("summary", "root_cause", "forensic_implications")]

@@ -78,11 +78,11 @@ def parse_ids(text: str) -> list[int]:
     """Token ids from ``"1,2,3"``, or from a JSON file: a list of ids."""
     path = Path(text)
     if path.suffix == ".json":
-        from qforensics._json import parse_json, read_bytes
+        from qforensics._json import JsonFileError, read_json
 
-        found = parse_json(read_bytes(path, limit=1 << 26))
+        found = read_json(path, limit=1 << 26)
         if not isinstance(found, list) or not all(type(token) is int and token >= 0 for token in found):
-            raise ValueError(f"{path}: expected a JSON list of token ids")
+            raise JsonFileError(path, "file", "a list of token ids", found)
         return found
     words = text.replace(",", " ").split()
     if not words or not all(word.isdigit() for word in words):

@@ -24,15 +24,16 @@ __all__ = ["noise_floor", "study", "study_exit"]
 
 def _prompts(path: Path | None) -> list[list[int]]:
     """Prompts of a JSON file (lists of ids, or objects with `ids`), or the recordings' own."""
-    from qforensics._json import parse_json, read_bytes
+    from qforensics._json import JsonFileError, read_json
     from qforensics.recordings import prompts
 
     if path is None:
         return prompts()
-    data = parse_json(read_bytes(path, limit=1 << 26))
+    data = read_json(path, limit=1 << 26)
     found = [item.get("ids") if isinstance(item, dict) else item for item in data] if isinstance(data, list) else []
     if not found or not all(isinstance(p, list) and p and all(type(t) is int and t >= 0 for t in p) for p in found):
-        raise ValueError(f"{path}: expected a JSON list of prompts, each a list of token ids or an object with `ids`")
+        expected = "a list of prompts, each a list of token ids or an object with `ids`"
+        raise JsonFileError(path, "file", expected, data)
     return [list(prompt) for prompt in found if prompt]
 
 
