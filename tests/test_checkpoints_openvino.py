@@ -109,6 +109,7 @@ ZERO = rf'(name="{PREFIX}\._openvino_orig_weight/zero_point" type="Const" versio
     (WEIGHT + r'(.*?)shape="128, 4, 32"', r'\1\2shape="99999999999, 99999999999"', "expected .* bytes"),
     (WEIGHT + r'(.*?)shape="128, 4, 32"', r'\1\2shape="128, 8, 16"', r"scale: expected shape \[128, 8, 1\]"),
     (WEIGHT + r'(.*?)shape="128, 4, 32"', r'\1\2shape="64, 8, 32"', r"expected \[128, K/G, G\]"),
+    (WEIGHT + r'(.*?)shape="128, 4, 32"', r'\1\2shape="' + "1, " * 100_000 + '16384"', "at most 16 dimensions"),
     (SCALE + r'element_type="f16"', r'\1element_type="bf16"', "scale: expected f16, found bf16"),
     (SCALE + r'(.*?)shape="128, 4, 1"', r'\1\2shape="128, 1, 4"', r"scale: expected shape \[128, 4, 1\]"),
     (ZERO + r'element_type="u4"', r'\1element_type="i4"', "zero point: expected u4, found i4"),

@@ -261,6 +261,28 @@ def test_missing_and_misshapen_tensors(tmp_path, name, value, message):
     refused(write_directory(tmp_path / "m", CONFIG, tensors), message)
 
 
+def test_digest_of_a_dtype_that_no_format_stores(tmp_path):
+    path = write_directory(tmp_path / "m", CONFIG, dense_tensors(CONFIG) | {"extra": np.zeros(3, np.float64)})
+    with pytest.raises(CheckpointError, match=r"extra: expected dtype F16 or BF16 .*, found F64"):
+        load(path).digest()
+
+
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", [key for key in LLAMA3 if key != "rope_type"])
+@pytest.mark.parametrize("value", [None, 0, -1.0, "8", True])
+def test_llama3_rope_scaling(dense, field, value):
+    data = json.loads((dense / "config.json").read_text())
+    (dense / "config.json").write_text(json.dumps(data | {"rope_scaling": LLAMA3}))
+    assert load(dense).config.rope_scaling == LLAMA3
+    (dense / "config.json").write_text(json.dumps(data | {"rope_scaling": LLAMA3 | {field: value}}))
+    refused(dense, f"config.json: {field}: expected a positive number")
+
+
 def test_untied_head_must_exist(tmp_path):
     config = dataclasses.replace(CONFIG, tie_embeddings=False)
     refused(write_directory(tmp_path / "m", config, dense_tensors(CONFIG)), "lm_head.weight: expected a tensor")
@@ -279,10 +301,11 @@ def test_fewer_layers_claimed_than_stored(tmp_path):
 @pytest.mark.parametrize(("text", "message"), [
     ("", "valid JSON"),
     ("[1]", "a JSON object, found list"),
-    ("[" * 100_000, "nesting beyond the parser's limit"),
-    ('{"a":' * 100_000, "nesting beyond the parser's limit"),
+    ("[" * 100_000, "nested too deeply"),
+    ('{"a":' * 100_000, "nested too deeply"),
     ('{"a": NaN}', "NaN is not JSON"),
-    ('{"a": 1, "a": 2}', "a key appears twice"),
+    ('{"a": 1, "a": 2}', "key 'a' appears twice"),
+    ('{"a": -1e999}', "-1e999 is beyond the range"),
     ('{"a": 1' + "0" * 5000 + "}", "valid JSON"),
     ('{"a": "\udcff"}', "valid JSON"),
     (" " * (2**25 + 1), "at most 33554432 bytes"),
@@ -315,6 +338,9 @@ def test_pickles_are_never_opened(dense):
     ({"a": "../model.safetensors"}, "names of safetensors files beside the index"),
     ({"a": "/etc/passwd"}, "names of safetensors files beside the index"),
     ({"a": "model.bin"}, "names of safetensors files beside the index"),
+    ({"a": "x" * 300 + ".safetensors"}, "files that exist"),
+    ({"a": "x\0.safetensors"}, "files that exist"),
+    ({"a": "\ud800.safetensors"}, "files that exist"),
     ({"a": "other.safetensors"}, "files that exist, found other.safetensors"),
     ({"a": "model.safetensors"}, "model.safetensors.index.json: .*: expected"),
     ({"a": 3}, "weight_map: expected"),

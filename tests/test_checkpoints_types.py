@@ -94,7 +94,13 @@ def test_config_round_trip(architecture):
         CONFIG,
         architecture=architecture,
         attention_bias=architecture == "qwen2",
-        rope_scaling={"rope_type": "llama3", "factor": 8.0},
+        rope_scaling={
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
     )
     assert ModelConfig.from_hf(config.to_hf()) == config
 

@@ -98,6 +98,9 @@ def good_header(arrays=ARRAYS, **changes):
         (lambda: rewritten({"qforensics.thing": "[" * 100_000}), "expected JSON"),
         (lambda: rewritten({"qforensics.thing": '{"version": NaN}'}), "expected JSON"),
         (lambda: rewritten({"qforensics.thing": '{"version": 3, "version": 3}'}), "appears twice"),
+        (lambda: rewritten({"qforensics.thing": '{"version": 1e999}'}), "beyond the range of a double"),
+        (lambda: rewritten({"qforensics.thing": '{"version": ' + "[" * 940 + "]" * 940 + "}"}), "expected"),
+        (lambda: rewritten({"x" * 5000: "{}"}), "metadata: expected one key .*[.][.][.]$"),
         (lambda: rewritten({"qforensics.thing": []}), "found list"),
         (lambda: rewritten({"qforensics.thing": {"version": 3}}), "found .'version'."),
         (lambda: rewritten(good_header(version=4)), "version: expected 3, found 4"),
@@ -121,6 +124,7 @@ def test_wrong_headers_are_refused(tmp_path, data, message):
     with pytest.raises(ContainerError, match=message) as caught:
         read(path)
     assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 def test_wrong_kind_or_missing_file(file, tmp_path):

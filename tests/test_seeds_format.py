@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from forensics_doubles import DATA, FakeModel, small_trace
-from qforensics.seeds_format import error_record, run_statistics, variant_record
+from qforensics._json import JsonFileError
+from qforensics.seeds_format import check_variant_record, error_record, run_statistics, variant_record
 
 
 def published_form() -> dict:
@@ -131,3 +132,27 @@ def test_error_form():
     assert error_record("openvino", "no") == {"variant": "openvino", "error": "no", "success": False}
     with pytest.raises(ValueError, match="at least one run"):
         run_statistics([])
+
+
+def test_records_that_are_read_back():
+    good = record(racing_runs(2))
+    assert check_variant_record(good, "r.json") is good
+    assert check_variant_record(error_record("awq", "no memory"), "r.json")["error"] == "no memory"
+    assert check_variant_record(published_form() | {"description": ""}, "r.json")["success"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"verdict": []}, "verdict: expected an object, found list"),
+        ({"verdict": {"summary": "s", "root_cause": 3}}, "verdict/root_cause: expected a str, found int"),
+        ({"baseline": {"stats": {"l2_mean": "0"}}}, "baseline/stats/l2_mean: expected a number or a flag, found str"),
+        ({"baseline": None}, "baseline: expected an object, found NoneType"),
+        ({"description": None}, "description: expected a str, found NoneType"),
+        ({"success": False}, "error: expected a str, found nothing"),
+        ({"success": "yes"}, "success: expected a bool, found str"),
+    ],
+)
+def test_records_that_are_refused(change, message):
+    with pytest.raises(JsonFileError, match=f"r.json: {message}"):
+        check_variant_record(record(racing_runs(2)) | change, "r.json")

@@ -18,6 +18,7 @@ import pytest
 import forensics_doubles as doubles
 import qforensics as qf
 from qforensics import StudyResult, StudyVariant, Trace
+from qforensics._json import JsonFileError
 from qforensics.study_result import study_schema
 
 VARIANTS = [
@@ -158,6 +159,13 @@ def test_another_study_is_refused_in_the_same_directory(finished):
         qf.study(VARIANTS, PROMPTS, work_dir=work, max_new_tokens=5)
 
 
+@pytest.mark.parametrize("plan", ["[1, 2]", "null", "{", ""])
+def test_a_plan_that_is_none_is_refused(tmp_path, plan):
+    (tmp_path / "plan.json").write_text(plan)
+    with pytest.raises(JsonFileError, match=r"plan\.json: file: expected"):
+        qf.study(VARIANTS, PROMPTS, work_dir=tmp_path)
+
+
 def test_given_references(tmp_path):
     reference = doubles.load_one().generate([1, 2, 3, 4], max_new_tokens=3)
     result = qf.study(VARIANTS, work_dir=tmp_path, references={"kernel": [reference]})
@@ -228,11 +236,19 @@ def test_mistakes_are_refused(tmp_path, variants, options, message):
         qf.study(variants, prompts, work_dir=tmp_path / "w", **options)
 
 
-@pytest.mark.parametrize("damage", ["[]", "{}", '{"format": "qforensics.study", "version": 2}', "NaN", ""])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "[]", "{}", '{"format": "qforensics.study", "version": 2}', "NaN", "", "[" * 940 + "]" * 940,
+        '{"version": 1e999}',
+        '{"' + "x" * 5000 + '": 1}',
+    ],
+)  # fmt: skip
 def test_bad_study_files_are_refused(finished, tmp_path, damage):
     (tmp_path / "s.json").write_text(damage)
-    with pytest.raises(ValueError, match=r"s\.json"):
+    with pytest.raises(JsonFileError, match=r"s\.json") as caught:
         StudyResult.load(tmp_path / "s.json")
+    assert len(str(caught.value)) < 1000
 
 
 def test_study_file_with_one_wrong_field_names_it(finished, tmp_path):

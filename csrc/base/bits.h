@@ -9,6 +9,9 @@
 
 namespace qf {
 
+/// The NaN that a GPU's fp32 arithmetic gives, whatever NaN came in.
+inline constexpr uint32_t kCanonicalNan = 0x7FFFFFFFu;
+
 QF_HD_INLINE uint32_t float_bits(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);

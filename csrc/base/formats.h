@@ -3,7 +3,8 @@
 //
 // e4m3 and e5m2: OCP 8-bit floating point specification 1.0 (e4m3 has no Inf, and one NaN per sign: S.1111.111). e2m1:
 // OCP microscaling formats 1.0 (no Inf, no NaN). Overflow: e5m2 to Inf, e4m3 to NaN (the specification's non-saturating
-// mode), e2m1 to its largest number. tf32: the upper 19 bits of an fp32.
+// mode), e2m1 to its largest number. tf32: the upper 19 bits of an fp32. NaN as in half.h: 0x7F in e4m3 and in e5m2,
+// whatever its sign, and 0x7FFFFFFF back (a GPU decodes through fp16).
 #pragma once
 // nvcc: u[0] = qf::float_to_e4m3(x[1]) + qf::float_to_e5m2(x[2]) + qf::float_to_e2m1(x[3]);
 
@@ -45,13 +46,14 @@ QF_HD_INLINE float with_sign(float magnitude, uint32_t negative) {
 
 QF_HD_INLINE float e4m3_to_float(uint8_t code) {
   const uint32_t magnitude = code & 0x7Fu;
-  const float value = magnitude == 0x7Fu ? bits_float(0x7FC00000u) : detail::decode_magnitude(magnitude, 3, 7);
-  return detail::with_sign(value, code & 0x80u);
+  if (magnitude == 0x7Fu) return bits_float(kCanonicalNan);
+  return detail::with_sign(detail::decode_magnitude(magnitude, 3, 7), code & 0x80u);
 }
 
 QF_HD_INLINE uint8_t float_to_e4m3(float value) {
   const uint32_t bits = float_bits(value), sign = (bits >> 24) & 0x80u, magnitude = bits & 0x7FFFFFFFu;
-  const uint32_t code = magnitude >= 0x7F800000u ? 0x7Fu : detail::encode_magnitude(magnitude, 3, 7);
+  if (magnitude > 0x7F800000u) return 0x7Fu;
+  const uint32_t code = magnitude == 0x7F800000u ? 0x7Fu : detail::encode_magnitude(magnitude, 3, 7);
   return static_cast<uint8_t>(sign | (code > 0x7Eu ? 0x7Fu : code));
 }
 
@@ -61,7 +63,7 @@ QF_HD_INLINE float e5m2_to_float(uint8_t code) {
 
 QF_HD_INLINE uint8_t float_to_e5m2(float value) {
   const uint32_t bits = float_bits(value), sign = (bits >> 24) & 0x80u, magnitude = bits & 0x7FFFFFFFu;
-  if (magnitude > 0x7F800000u) return static_cast<uint8_t>(sign | 0x7Eu);
+  if (magnitude > 0x7F800000u) return 0x7Fu;
   const uint32_t code = magnitude == 0x7F800000u ? 0x7Cu : detail::encode_magnitude(magnitude, 2, 15);
   return static_cast<uint8_t>(sign | (code > 0x7Cu ? 0x7Cu : code));
 }

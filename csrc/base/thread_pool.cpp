@@ -11,6 +11,8 @@
 
 namespace qf {
 
+constexpr int kMaxThreads = 1024;  // no machine gains from more, and a typing error would take it down
+
 struct ThreadPool::State {
   std::vector<std::thread> workers;
   std::mutex mutex;
@@ -62,7 +64,7 @@ struct ThreadPool::State {
 };
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
-  require(threads >= 1, "threads must be at least 1, got ", threads);
+  require(threads >= 1 && threads <= kMaxThreads, "threads: expected 1 .. ", kMaxThreads, ", found ", threads);
   for (int i = 1; i < threads; ++i) state_->workers.emplace_back([state = state_.get()] { state->work(); });
 }
 

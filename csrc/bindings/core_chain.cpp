@@ -4,6 +4,7 @@
 #include "bindings/arrays.h"
 #include "bindings/core_topics.h"
 #include "numerics/dot_chain.h"
+#include "numerics/unit_arithmetic.h"
 
 namespace qf::bindings {
 namespace {
@@ -81,6 +82,7 @@ void bind_chain(py::module_& m) {
         const MatrixUnit unit{products, fraction_bits,
                               half_out ? Rounding::fp16_nearest_even : Rounding::fp32_toward_zero, zero_exponent,
                               input_exponent};
+        check_unit(unit);
         return run(rows, columns, c, unit, fresh, isa, repeat);
       },
       py::arg("rows"), py::arg("columns"), py::arg("c"), py::kw_only(), py::arg("products"), py::arg("fraction_bits"),

@@ -9,6 +9,7 @@
 #include "kernels/emulate/emulate_gemm.h"
 #include "kernels/race/explain_race.h"
 #include "kernels/table.h"
+#include "numerics/unit_arithmetic.h"
 
 namespace qf::bindings {
 namespace {
@@ -52,15 +53,33 @@ PackedWeight pack_dense_array(const Array<uint16_t>& weight, const std::string& 
   return pack_dense(weight.data(), n, k, parsed);
 }
 
-/// fp16, bf16, fp16_out: (products, fraction bits, zero exponent); sm_count; shared_memory_per_block.
+template <class T>
+T number(const py::dict& numbers, const char* name, const char* expected) {
+  require(numbers.contains(name), name, ": expected ", expected, ", found nothing");
+  try {
+    return numbers[name].cast<T>();
+  } catch (const py::cast_error&) {
+    throw Error(std::string(name) + ": expected " + expected);
+  }
+}
+
+/// fp16, bf16, fp16_out: (products, fraction bits, zero exponent), products 0 where the device has no such unit;
+/// sm_count; shared_memory_per_block.
 DeviceNumbers device_numbers(const py::dict& numbers) {
   const auto unit = [&](const char* name, Rounding rounding, int lowest) {
-    const auto [products, fraction_bits, zero_exponent] = numbers[name].cast<std::tuple<int, int, int>>();
-    return MatrixUnit{products, fraction_bits, rounding, zero_exponent, lowest};
+    const auto [products, fraction_bits, zero_exponent] =
+        number<std::tuple<int, int, int>>(numbers, name, "(products, fraction bits, zero exponent)");
+    const MatrixUnit found{products, fraction_bits, rounding, zero_exponent, lowest};
+    if (products != 0) check_unit(found);
+    return found;
+  };
+  const auto size = [&](const char* name) {
+    const int found = number<int>(numbers, name, "an integer");
+    require(found >= 1 && found <= (1 << 24), name, ": expected 1 .. 2^24, found ", found);
+    return found;
   };
   return {unit("fp16", Rounding::fp32_toward_zero, -14), unit("bf16", Rounding::fp32_toward_zero, -126),
-          unit("fp16_out", Rounding::fp16_nearest_even, -14), numbers["sm_count"].cast<int>(),
-          numbers["shared_memory_per_block"].cast<int>()};
+          unit("fp16_out", Rounding::fp16_nearest_even, -14), size("sm_count"), size("shared_memory_per_block")};
 }
 
 struct Runner {  // an executor context that owns its threads
@@ -116,6 +135,7 @@ py::dict explain(const Plan& plan, const PackedWeight& weight, const Array<uint1
   require_shape(activations, {plan.m, plan.k}, "activations");
   require_shape(outputs, {plan.m, plan.n}, "outputs");
   require_shape(known, {plan.n}, "known");
+  require(tries >= 0, "tries must not be negative, got ", tries);
   require(plan.trees.size() == 1 && plan.trees[0].racing, plan.kernel, ": nothing races in this plan");
   const int64_t blocks = static_cast<int64_t>(plan.trees[0].leaves.size());
   RaceExplanation found;

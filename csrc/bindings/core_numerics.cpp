@@ -90,18 +90,17 @@ Array<float> dot_add_device(const Array<float>& a, const Array<float>& b, const 
 
 Array<float> dot_add_unit(const Array<float>& a, const Array<float>& b, const Array<float>& c, int products,
                           int fraction_bits, const std::string& rounding, int zero_exponent, int input_exponent) {
-  require(products >= 1 && products <= 64, "products: expected 1 .. 64, found ", products);
-  require(fraction_bits >= 1 && fraction_bits <= 40, "fraction_bits: expected 1 .. 40, found ", fraction_bits);
-  require(zero_exponent >= -1000 && zero_exponent <= 100, "zero_exponent: expected -1000 .. 100, found ",
-          zero_exponent);
   DeviceUnit unit{};
   unit.method = UnitMethod::fused;
   unit.unit = {products, fraction_bits, parse_rounding(rounding), zero_exponent, input_exponent};
+  check_unit(unit.unit);
   return dot_add(unit, a, b, c);
 }
 
 Array<int32_t> dot_add_int8(const Array<float>& a, const Array<float>& b, const Array<int32_t>& c) {
   const py::ssize_t count = check_rows(a, b, c);
+  require(first_unrepresentable(InputFormat::int8, a.data(), a.size()) < 0, "a: expected int8 values");
+  require(first_unrepresentable(InputFormat::int8, b.data(), b.size()) < 0, "b: expected int8 values");
   Array<int32_t> result(count);
   int32_t* out = result.mutable_data();
   const py::ssize_t length = a.shape(1);

@@ -1,4 +1,5 @@
 // Operators over NumPy arrays: fp16 and bf16 travel as their bits (uint16), fp32 as float32.
+#include <algorithm>
 #include <cstring>
 #include <set>
 
@@ -6,6 +7,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/core_topics.h"
+#include "numerics/unit_arithmetic.h"
 #include "operators/attention_panels.h"
 #include "operators/attention_splits.h"
 #include "operators/operator_set.h"
@@ -115,8 +117,7 @@ py::tuple fused_add_rms_norm(Runtime& runtime, const std::string& dtype_text, co
 py::array rotary_cache(Runtime& runtime, const std::string& dtype_text, float theta, int64_t head_size,
                        int64_t positions, float factor, float low, float high, float original) {
   const DType dtype = parse_dtype(dtype_text);
-  require(head_size > 0 && head_size % 2 == 0 && positions > 0, "rotary cache of ", positions, " positions, head size ",
-          head_size);
+  check_rope(theta, head_size, positions, {factor, low, high, original});
   py::array out = empty(dtype, {positions, head_size});
   runtime.run(runtime.set().rotary_cache,
               RotaryCacheArgs{dtype, theta, head_size, positions, {factor, low, high, original}, out.mutable_data()});
@@ -127,6 +128,7 @@ py::array rotary(Runtime& runtime, const std::string& dtype_text, const py::arra
                  const py::array& cache) {
   const DType dtype = parse_dtype(dtype_text);
   checked(x, dtype, {-1, -1, -1}, "x");
+  require(x.shape(2) > 0 && x.shape(2) % 2 == 0, "x: expected an even head size, found ", x.shape(2));
   require_shape(positions, {x.shape(0)}, "positions");
   checked(cache, dtype, {-1, x.shape(2)}, "cache");
   py::array out = copied(x, dtype);
@@ -156,6 +158,7 @@ Array<float> log_softmax(Runtime& runtime, const std::string& dtype_text, const 
 
 py::tuple top_k(Runtime& runtime, const Array<float>& logprobs, int64_t k) {
   require_shape(logprobs, {-1, -1}, "logprobs");
+  require(k >= 0 && k <= logprobs.shape(1), "k: top ", k, " of ", logprobs.shape(1), " columns");
   Array<int32_t> ids({logprobs.shape(0), static_cast<py::ssize_t>(k)});
   Array<float> values({logprobs.shape(0), static_cast<py::ssize_t>(k)});
   runtime.run(runtime.set().top_k, TopKArgs{logprobs.data(), logprobs.shape(0), logprobs.shape(1), k,
@@ -174,6 +177,7 @@ py::list attention(Runtime& runtime, const std::string& dtype_text, const std::v
   checked(q[0], dtype, {-1, -1, -1}, "q");
   checked(k[0], dtype, {-1, -1, -1}, "k");
   const py::ssize_t heads = q[0].shape(1), kv_heads = k[0].shape(1), size = q[0].shape(2);
+  require(kv_heads > 0 && heads % kv_heads == 0, "q: ", heads, " heads are no multiple of k's ", kv_heads);
   for (size_t i = 0; i < q.size(); ++i) {
     checked(q[i], dtype, {-1, heads, size}, "q");
     checked(k[i], dtype, {-1, kv_heads, size}, "k");
@@ -185,17 +189,23 @@ py::list attention(Runtime& runtime, const std::string& dtype_text, const std::v
   }
   const MatrixUnit unit{products, fraction_bits, Rounding::fp32_toward_zero, zero_exponent,
                         dtype == DType::fp16 ? -14 : -126};
+  check_unit(unit);
   runtime.run(runtime.set().attention,
               AttentionArgs{dtype, sequences.data(), static_cast<int64_t>(sequences.size()), heads, kv_heads, size,
                             heads * size, kv_heads * size, kv_heads * size, heads * size, scale, sm_count, unit});
   return outputs;
 }
 
+constexpr int64_t kLargestSize = int64_t{1} << 28;  // products of two of them stay far inside int64
+
 /// Parts that a call with one sequence is cut into.
 int64_t split_count(const std::string& definition, int64_t queries, int64_t keys, int64_t heads, int64_t kv_heads,
                     int64_t head_size, int64_t sm_count) {
-  require(queries > 0 && keys >= queries && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && sm_count > 0,
+  require(queries > 0 && keys >= queries && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && head_size > 0 &&
+              sm_count > 0,
           "attention_splits: sizes contradict each other");
+  require(std::max({keys, heads, head_size, sm_count}) <= kLargestSize, "attention_splits: a size is beyond ",
+          kLargestSize);
   const AttentionSizes sizes{queries, keys, heads / kv_heads, kv_heads, head_size, sm_count};
   if (definition == "fa2") return fa2_splits(sizes, 1);
   require(definition == "fa3", "attention_splits: '", definition, "' does not split; one of: fa2, fa3");

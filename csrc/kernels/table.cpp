@@ -1,5 +1,7 @@
 #include "kernels/table.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace qf {
@@ -41,16 +43,30 @@ std::string resolve_variant(std::string_view variant, std::string_view gpu_class
               "' GPUs in engine '" + std::string(engine) + "'");
 }
 
+namespace {
+
+// Far above every real layer, and low enough that no product of sizes overflows and a plan stays small.
+constexpr int64_t kLargestExtent = int64_t{1} << 24, kLargestOutput = int64_t{1} << 34;
+
+void check_problem(std::string_view kernel, const Problem& p, const DeviceNumbers& device) {
+  require(p.m >= 1 && p.n >= 1 && p.k >= 1, kernel, ": shape M = ", p.m, ", N = ", p.n, ", K = ", p.k,
+          " must be positive");
+  require(std::max({p.m, p.n, p.k}) <= kLargestExtent && p.m * p.n <= kLargestOutput && p.k * p.n <= kLargestOutput,
+          kernel, ": shape M = ", p.m, ", N = ", p.n, ", K = ", p.k, " is beyond ", kLargestExtent, " per side or ",
+          kLargestOutput, " weights or outputs");
+  require(p.group == -1 || (p.group >= 1 && p.k % p.group == 0), kernel, ": K = ", p.k,
+          " is no multiple of the group size ", p.group);
+  require(device.sm_count >= 1, kernel, ": a device has at least one SM, got ", device.sm_count);
+}
+
+}  // namespace
+
 Plan make_plan(std::string_view kernel, const Problem& problem, const DeviceNumbers& device,
                const KernelOptions& options) {
   const KernelInfo& info = find_kernel(kernel);
-  require(problem.m >= 1 && problem.n >= 1 && problem.k >= 1, kernel, ": shape M = ", problem.m, ", N = ", problem.n,
-          ", K = ", problem.k, " must be positive");
+  check_problem(kernel, problem, device);
   Problem resolved = problem;
   if (problem.group == -1) resolved.group = problem.k;
-  require(resolved.group >= 1 && resolved.k % resolved.group == 0, kernel, ": K = ", problem.k,
-          " is no multiple of the group size ", problem.group);
-  require(device.sm_count >= 1, kernel, ": a device has at least one SM, got ", device.sm_count);
   Plan plan = info.plan(resolved, device, options);
   plan.m = problem.m, plan.n = problem.n, plan.k = problem.k, plan.group = resolved.group;
   const bool steps = plan.step == StepRule::matrix_unit || plan.step == StepRule::matrix_unit_fresh;

@@ -32,14 +32,14 @@ QF_HD_INLINE ExpParts cuda_exp_parts(const SfuView& sfu, float x) {
 
 QF_HD_INLINE float cuda_expf(const SfuView& sfu, float x) {
   const ExpParts e = cuda_exp_parts(sfu, x);
-  return x != x ? bits_float(kSfuNan) : mul_rn(e.mantissa, e.scale);
+  return x != x ? bits_float(kCanonicalNan) : mul_rn(e.mantissa, e.scale);
 }
 
 /// c + expf(x) as compiled: one rounding for the multiplication by the scale and the addition.
 QF_HD_INLINE float cuda_add_exp(const SfuView& sfu, float c, float x) {
   const ExpParts e = cuda_exp_parts(sfu, x);
   const float sum = fmaf(e.mantissa, e.scale, c);
-  return sum != sum ? bits_float(kSfuNan) : sum;
+  return sum != sum ? bits_float(kCanonicalNan) : sum;
 }
 
 QF_HD_INLINE float cuda_logf(float x) {
@@ -47,7 +47,7 @@ QF_HD_INLINE float cuda_logf(float x) {
   const float a = small ? x * 0x1p23f : x;
   const uint32_t bits = float_bits(a);
   if (a == 0.0f) return bits_float(0xFF800000u);
-  if (bits >= 0x7F800000u) return bits_float(bits == 0x7F800000u ? bits : kSfuNan);
+  if (bits >= 0x7F800000u) return bits_float(bits == 0x7F800000u ? bits : kCanonicalNan);
   const uint32_t e = (bits - 0x3F2AAAABu) & 0xFF800000u;  // m in [2/3, 4/3)
   const float i = fmaf(static_cast<float>(static_cast<int32_t>(e)), 0x1p-23f, small ? -23.0f : 0.0f);
   const float f = bits_float(bits - e) - 1.0f;
@@ -127,7 +127,7 @@ QF_HD inline float pow_exp2(float hi, float lo) {
 QF_HD inline float cuda_powf(const SfuView& sfu, float x, float y) {
   const uint32_t magnitude_x = float_bits(x) & 0x7FFFFFFFu, magnitude_y = float_bits(y) & 0x7FFFFFFFu;
   if (x == 1.0f || y == 0.0f) return 1.0f;
-  if (magnitude_x > 0x7F800000u || magnitude_y > 0x7F800000u) return bits_float(kSfuNan);
+  if (magnitude_x > 0x7F800000u || magnitude_y > 0x7F800000u) return bits_float(kCanonicalNan);
   const bool odd = fabsf(y - 2.0f * truncf(y * 0.5f)) == 1.0f;
   if (magnitude_x == 0 || magnitude_x == 0x7F800000u) {
     uint32_t bits = float_bits(x + x);
@@ -140,7 +140,7 @@ QF_HD inline float cuda_powf(const SfuView& sfu, float x, float y) {
   const float low = fmaf(l.lo, y, fmaf(l.hi, y, -product));
   const float result = detail::pow_exp2(product, low);
   if (x >= 0.0f) return result;
-  if (floorf(y) != y) return bits_float(kSfuNan);
+  if (floorf(y) != y) return bits_float(kCanonicalNan);
   return odd ? -result : result;
 }
 

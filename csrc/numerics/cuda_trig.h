@@ -76,13 +76,13 @@ QF_HD_INLINE float sine_of_quarters(int32_t quarter, float rest) {
 }  // namespace detail
 
 QF_HD inline float cuda_sinf(float x) {
-  if (!(fabsf(x) < bits_float(0x7F800000u))) return bits_float(kSfuNan);
+  if (!(fabsf(x) < bits_float(0x7F800000u))) return bits_float(kCanonicalNan);
   const detail::QuarterTurns turns = detail::reduce_quarter_turns(x);
   return detail::sine_of_quarters(turns.quarter, turns.rest);
 }
 
 QF_HD inline float cuda_cosf(float x) {
-  if (!(fabsf(x) < bits_float(0x7F800000u))) return bits_float(kSfuNan);
+  if (!(fabsf(x) < bits_float(0x7F800000u))) return bits_float(kCanonicalNan);
   const detail::QuarterTurns turns = detail::reduce_quarter_turns(x);
   return detail::sine_of_quarters(turns.quarter + 1, turns.rest);
 }

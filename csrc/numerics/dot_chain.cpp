@@ -36,6 +36,10 @@ void dot_chain(Isa isa, const ChainArgs& args) {
   // the fast form relies on terms of at most 25 fraction bits and whole steps
   bool fast = args.unit.fraction_bits <= 25 && args.unit.rounding != Rounding::e8m13_toward_zero &&
               args.walk.length % unit_length == 0;
+  // fp16: 2^(E - F) of the lowest E, that of a step of zeros, must be a normal number
+  if (args.unit.rounding == Rounding::fp16_nearest_even) {
+    fast = fast && args.unit.zero_exponent - args.unit.fraction_bits >= -126;
+  }
   for (int panel = 0; fast && panel < args.panel_count; panel += kMaxPanels) {
     ChainArgs part = args;
     part.panels += panel;

@@ -128,7 +128,7 @@ QF_HD inline float special_sum(const float* a, ptrdiff_t stride_a, const float* 
       ((x > 0) == (y > 0) ? positive : negative) = true;
     }
   }
-  if (nan || (positive && negative)) return bits_float(0x7FFFFFFFu);
+  if (nan || (positive && negative)) return bits_float(kCanonicalNan);
   return bits_float(positive ? 0x7F800000u : 0xFF800000u);
 }
 

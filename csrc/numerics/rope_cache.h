@@ -49,6 +49,9 @@ QF_HD inline float rope_angle(int64_t position, float frequency) {
   return mul_rn(static_cast<float>(position), frequency);
 }
 
+/// Throws Error unless a cache of such sizes and numbers makes sense.
+void check_rope(float theta, int64_t dim, int64_t positions, const RopeScaling& scaling);
+
 /// The whole cache in fp32, before its rounding to the model's type: [positions][dim], cos in the first half of a row.
 std::vector<float> rope_cache(const SfuTables& sfu, float theta, int dim, int64_t positions,
                               const RopeScaling& scaling);

@@ -19,8 +19,6 @@
 
 namespace qf {
 
-inline constexpr uint32_t kSfuNan = 0x7FFFFFFFu;
-
 /// One piece: floor((c0 + c1 d + c2 d^2) / 2^38), d = low 16 bits of the entry's index.
 struct SfuPiece {
   int64_t c0, c1, c2;
@@ -82,14 +80,14 @@ QF_HD_INLINE float sfu_ex2_finite(const SfuCurve& curve, float x) {
 
 QF_HD_INLINE float SfuView::ex2(float x) const {
   if (x >= -252.0f && x < 128.0f) return sfu_ex2_finite(ex2_curve, x);
-  if (x != x) return bits_float(kSfuNan);
+  if (x != x) return bits_float(kCanonicalNan);
   return x < 0.0f ? 0.0f : bits_float(0x7F800000u);
 }
 
 QF_HD_INLINE float SfuView::rcp(float x) const {
   const uint32_t bits = float_bits(x), sign = bits & 0x80000000u, magnitude = bits & 0x7FFFFFFFu;
   if (magnitude < 0x00800000u) return bits_float(sign | 0x7F800000u);
-  if (magnitude >= 0x7F800000u) return bits_float(magnitude == 0x7F800000u ? sign : kSfuNan);
+  if (magnitude >= 0x7F800000u) return bits_float(magnitude == 0x7F800000u ? sign : kCanonicalNan);
   const int32_t exponent = static_cast<int32_t>(magnitude >> 23) - 127;
   const int32_t result = static_cast<int32_t>(rcp_curve.at(magnitude & 0x7FFFFFu)) - exponent * (1 << 23);
   return bits_float(sign | (result < 0x00800000 ? 0u : static_cast<uint32_t>(result)));
@@ -99,7 +97,7 @@ QF_HD_INLINE float SfuView::rsqrt(float x) const {
   const uint32_t bits = float_bits(x);
   if ((bits & 0x7FFFFFFFu) < 0x00800000u) return bits_float((bits & 0x80000000u) | 0x7F800000u);
   if (bits >= 0x7F800000u)
-    return bits_float(bits == 0x7F800000u ? 0u : kSfuNan);  // +Inf; NaN and every negative number
+    return bits_float(bits == 0x7F800000u ? 0u : kCanonicalNan);  // +Inf; NaN and every negative number
   const int32_t exponent = static_cast<int32_t>(bits >> 23) - 127;
   const SfuCurve& curve = exponent & 1 ? rsqrt_odd : rsqrt_even;
   return bits_float(curve.at(bits & 0x7FFFFFu) - static_cast<uint32_t>((exponent >> 1) * (1 << 23)));
@@ -119,7 +117,7 @@ QF_HD_INLINE float sfu_sum_toward_zero(int whole, float part) {
 QF_HD_INLINE float SfuView::lg2(float x) const {
   const uint32_t bits = float_bits(x);
   if ((bits & 0x7FFFFFFFu) < 0x00800000u) return bits_float(0xFF800000u);
-  if (bits >= 0x7F800000u) return bits_float(bits == 0x7F800000u ? bits : kSfuNan);
+  if (bits >= 0x7F800000u) return bits_float(bits == 0x7F800000u ? bits : kCanonicalNan);
   const int exponent = static_cast<int>(bits >> 23) - 127;
   const uint32_t fraction = bits & 0x7FFFFFu;
   if (exponent >= 0) return sfu_sum_toward_zero(exponent, bits_float(lg2_above.at(fraction)));

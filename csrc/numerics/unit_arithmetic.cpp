@@ -24,6 +24,16 @@ bool representable(InputFormat format, float x) {
 
 }  // namespace
 
+void check_unit(const MatrixUnit& unit) {
+  const auto within = [](const char* name, int value, int low, int high) {
+    require(value >= low && value <= high, name, ": expected ", low, " .. ", high, ", found ", value);
+  };
+  within("products", unit.products, 1, 64);
+  within("fraction_bits", unit.fraction_bits, 1, 40);
+  within("zero_exponent", unit.zero_exponent, -1000, 100);
+  within("input_exponent", unit.input_exponent, -1000, 100);
+}
+
 void dot_add_rows(const DeviceUnit& unit, const float* a, const float* b, const float* c, int64_t count, int64_t length,
                   float* result) {
   require(unit.method != UnitMethod::exact_int32, "the integer unit takes integer accumulators");

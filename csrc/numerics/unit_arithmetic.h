@@ -26,8 +26,11 @@ QF_HD inline float fp8_through_fp16(const MatrixUnit& unit, const float* a, cons
   }
   float sum = add_rn(h, c);  // fp16: exact enough that the second rounding is innocent (24 >= 2 * 11 + 2 bits)
   if (unit.rounding == Rounding::fp16_nearest_even && sum == sum) sum = round_to_half(sum);
-  return sum == sum ? sum : bits_float(0x7FFFFFFFu);
+  return sum == sum ? sum : bits_float(kCanonicalNan);
 }
+
+/// Throws Error unless the integers of a step can hold every sum of such a unit.
+void check_unit(const MatrixUnit& unit);
 
 /// Operands as fp32 numbers of the unit's formats, [count][length] each; c and result [count]. Steps run over k
 /// ascending; a last step shorter than unit.step() counts as padded with zeros. tf32 operands are cut to 19 bits, as

@@ -105,6 +105,11 @@ void attention_flash(const OperatorContext& context, const AttentionArgs& args, 
       own.push_back(std::make_unique<KeyValuePanels>(args.kv_heads, args.head_size));
       prepared = own.back().get();
     }
+    require(prepared->kv_heads() == args.kv_heads && prepared->head_size() == args.head_size, "sequence ", i,
+            ": panels of ", prepared->kv_heads(), " heads of ", prepared->head_size(), " for ", args.kv_heads,
+            " heads of ", args.head_size);
+    require(std::find(panels.begin(), panels.end(), prepared) == panels.end(), "sequence ", i,
+            ": its panels are another sequence's too");
     prepared->extend(context, {args.dtype, sequence.k, sequence.v, args.k_stride, args.v_stride, sequence.keys});
     require(prepared->keys() == sequence.keys, "sequence ", i, ": ", sequence.keys, " keys, but its panels hold ",
             prepared->keys());

@@ -7,10 +7,10 @@
 
 namespace qf {
 
-KeyValuePanels::KeyValuePanels(int64_t kv_heads, int64_t head_size)
-    : head_size_(head_size), heads_(static_cast<size_t>(kv_heads)) {
-  require(kv_heads > 0 && head_size > 0 && head_size % kPanelWidth == 0, "key and value panels: ", kv_heads,
-          " heads of size ", head_size, " (a multiple of 16 is needed)");
+KeyValuePanels::KeyValuePanels(int64_t kv_heads, int64_t head_size) : head_size_(head_size) {
+  require(kv_heads > 0 && kv_heads <= 65536 && head_size > 0 && head_size <= 65536 && head_size % kPanelWidth == 0,
+          "key and value panels: ", kv_heads, " heads of size ", head_size, " (1 .. 65536, the size a multiple of 16)");
+  heads_.resize(static_cast<size_t>(kv_heads));
 }
 
 ChainPanel KeyValuePanels::keys_panel(int64_t kv_head, int64_t p) const {

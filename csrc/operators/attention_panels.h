@@ -27,6 +27,8 @@ class KeyValuePanels {
   KeyValuePanels(int64_t kv_heads, int64_t head_size);
 
   int64_t keys() const { return keys_; }
+  int64_t kv_heads() const { return static_cast<int64_t>(heads_.size()); }
+  int64_t head_size() const { return head_size_; }
   /// Forgets tokens from `keys` on (0: all of them): for a cache that is rewound or reused.
   void truncate(int64_t keys);
   /// Prepares tokens keys() .. source.keys - 1; earlier ones are taken to be the same as before.

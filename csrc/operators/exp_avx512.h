@@ -52,7 +52,7 @@ inline __m512 ex2_lanes(const SfuCurve& curve, __m512 x) {
     const __mmask16 large = _mm512_cmp_ps_mask(x, _mm512_set1_ps(128.0f), _CMP_GE_OQ);
     result = _mm512_mask_mov_epi32(result, large, _mm512_set1_epi32(0x7F800000));
     result = _mm512_mask_mov_epi32(result, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
-                                   _mm512_set1_epi32(static_cast<int>(kSfuNan)));
+                                   _mm512_set1_epi32(static_cast<int>(kCanonicalNan)));
   }
   return _mm512_castsi512_ps(result);
 }

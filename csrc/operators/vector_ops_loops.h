@@ -19,12 +19,8 @@
 namespace qf {
 namespace {
 
-/// A GPU's conversion turns every NaN into 0x7FFF, in fp16 and in bf16.
-inline uint16_t to_half(float x) { return x != x ? uint16_t{0x7FFF} : float_to_half(x); }
-inline uint16_t to_bf16(float x) { return x != x ? uint16_t{0x7FFF} : float_to_bf16(x); }
-
 #if defined(__F16C__)
-/// to_half of eight numbers.
+/// float_to_half of eight numbers.
 inline __m128i narrow_half(__m256 x) {
   const __m128i half = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m128i magnitude = _mm_and_si128(half, _mm_set1_epi16(0x7FFF));
@@ -50,7 +46,7 @@ void widen(DType dtype, const uint16_t* in, int64_t n, float* out) {
 void narrow(DType dtype, const float* in, int64_t n, uint16_t* out) {
   int64_t i = 0;
   if (dtype == DType::bf16) {
-    for (; i < n; ++i) out[i] = to_bf16(in[i]);
+    for (; i < n; ++i) out[i] = float_to_bf16(in[i]);
     return;
   }
 #if defined(__F16C__)
@@ -58,19 +54,19 @@ void narrow(DType dtype, const float* in, int64_t n, uint16_t* out) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), narrow_half(_mm256_loadu_ps(in + i)));
   }
 #endif
-  for (; i < n; ++i) out[i] = to_half(in[i]);
+  for (; i < n; ++i) out[i] = float_to_half(in[i]);
 }
 
 void round(DType dtype, float* values, int64_t n) {
   int64_t i = 0;
   if (dtype == DType::bf16) {
-    for (; i < n; ++i) values[i] = bf16_to_float(to_bf16(values[i]));
+    for (; i < n; ++i) values[i] = bf16_to_float(float_to_bf16(values[i]));
     return;
   }
 #if defined(__F16C__)
   for (; i + 8 <= n; i += 8) _mm256_storeu_ps(values + i, _mm256_cvtph_ps(narrow_half(_mm256_loadu_ps(values + i))));
 #endif
-  for (; i < n; ++i) values[i] = half_to_float(to_half(values[i]));
+  for (; i < n; ++i) values[i] = half_to_float(float_to_half(values[i]));
 }
 
 float max(const float* in, int64_t n) {

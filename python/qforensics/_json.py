@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["canonical_json", "parse_json", "read_bytes", "read_json", "write_atomic", "write_json"]
+from qforensics._refusal import refusal
+
+__all__ = ["JsonFileError", "canonical_json", "parse_json", "read_bytes", "read_json", "write_atomic", "write_json"]
+
+
+class JsonFileError(ValueError):
+    """A JSON file that is refused: names file, place, what was expected and what was found."""
+
+    def __init__(self, path: str | os.PathLike[str], place: str, expected: object, found: object) -> None:
+        super().__init__(refusal(path, place, expected, found))
 
 
 def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is beyond the range of a double")
+    return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -28,7 +45,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON; NaN, Infinity, repeated keys and absurd nesting are refused.
+    """Parse JSON; NaN, Infinity, numbers beyond a double, repeated keys and absurd nesting are refused.
 
     Raises
     ------
@@ -36,7 +53,7 @@ def parse_json(text: str | bytes) -> Any:
         With the parser's reason.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys)
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
     except UnicodeDecodeError as error:
@@ -51,9 +68,12 @@ def canonical_json(value: Any) -> str:
     TypeError
         When the value holds something that JSON has no form for.
     ValueError
-        When it holds NaN or an infinity, or refers to itself.
+        When it holds NaN or an infinity, refers to itself, or is nested too deeply.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except RecursionError:
+        raise ValueError("JSON is nested too deeply") from None
 
 
 def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
@@ -61,20 +81,27 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise ValueError(f"{os.fspath(path)}: {size} bytes, expected at most {limit}")
+            raise ValueError(f"{size} bytes, expected at most {limit}")
         data = file.read(size + 1)  # never read(limit): that reserves the whole limit
     if len(data) != size:
-        raise ValueError(f"{os.fspath(path)}: its size changed while it was read (from {size} bytes)")
+        raise ValueError(f"its size changed while it was read (from {size} bytes)")
     return data
 
 
 def read_json(path: str | os.PathLike[str], *, limit: int) -> Any:
-    """What a JSON file of at most `limit` bytes holds; ValueError, naming the file, where it is none."""
-    data = read_bytes(path, limit=limit)
+    """Parse a JSON file of at most `limit` bytes, as `parse_json` does.
+
+    Raises
+    ------
+    JsonFileError
+        Larger, or not JSON.
+    OSError
+        When the file cannot be read.
+    """
     try:
-        return parse_json(data)
+        return parse_json(read_bytes(path, limit=limit))
     except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from None
+        raise JsonFileError(path, "file", "JSON", error) from None
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:

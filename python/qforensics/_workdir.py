@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qforensics._json import canonical_json, parse_json, read_bytes, write_atomic
+from qforensics._json import JsonFileError, canonical_json, parse_json, read_json, write_atomic
 from qforensics.container import ContainerError
 from qforensics.trace import Trace
 
@@ -49,7 +49,9 @@ class WorkDir:
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / PLAN
         if file.exists():
-            found = parse_json(read_bytes(file, limit=MAX_PLAN_BYTES))
+            found = read_json(file, limit=MAX_PLAN_BYTES)
+            if not isinstance(found, dict):
+                raise JsonFileError(file, "file", "a plan (an object)", type(found).__name__)
             if canonical_json(found) != canonical_json(plan):
                 keys = [key for key in sorted({*found, *plan}) if found.get(key) != plan.get(key)]
                 raise ValueError(

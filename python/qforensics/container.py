@@ -21,6 +21,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from qforensics._json import canonical_json, parse_json, read_bytes, write_atomic
+from qforensics._refusal import refusal
 
 __all__ = ["ArraySpec", "ContainerError", "array_digest", "read_container", "write_container"]
 
@@ -34,7 +35,7 @@ class ContainerError(ValueError):
     """A file that is refused: names file, field, what was expected and what was found."""
 
     def __init__(self, path: object, field: str, expected: object, found: object) -> None:
-        super().__init__(f"{path}: {field}: expected {expected}, found {found}")
+        super().__init__(refusal(str(path), field, expected, found))
         self.path, self.field, self.expected, self.found = str(path), field, expected, found
 
 
@@ -119,6 +120,7 @@ def _header(path: str, metadata: Mapping[str, Any], kind: str, version: int) -> 
         raise ContainerError(path, "metadata", f"one key {key!r}", sorted(metadata))
     try:
         header = parse_json(metadata[key])
+        digest = _header_digest(header) if isinstance(header, dict) else ""
     except ValueError as error:
         raise ContainerError(path, key, "JSON", error) from None
     if not isinstance(header, dict) or set(header) != {"arrays", "digest", "fields", "version"}:
@@ -128,8 +130,8 @@ def _header(path: str, metadata: Mapping[str, Any], kind: str, version: int) -> 
         raise ContainerError(path, f"{key} version", version, header["version"])
     if not isinstance(header["arrays"], dict) or not isinstance(header["fields"], dict):
         raise ContainerError(path, key, "objects `arrays` and `fields`", canonical_json(header)[:80])
-    if header["digest"] != _header_digest(header):
-        raise ContainerError(path, f"{key} digest", _header_digest(header), header["digest"])
+    if header["digest"] != digest:
+        raise ContainerError(path, f"{key} digest", digest, header["digest"])
     return header
 
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from qforensics._json import parse_json, read_bytes
+from qforensics._refusal import refusal
 from qforensics.trace import LogprobRows, Trace
 
 __all__ = ["ImportFormatError", "import_trace"]
@@ -35,7 +36,7 @@ class _Reader:
         self.path = path
 
     def refuse(self, where: str, expected: object, found: object) -> NoReturn:
-        raise ImportFormatError(f"{self.path}: {where}: expected {expected}, found {str(found)[:200]}")
+        raise ImportFormatError(refusal(self.path, where, expected, found))
 
     def get(self, value: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
         if key not in value or not isinstance(value[key], kind):
@@ -155,7 +156,7 @@ def _load(reader: _Reader) -> tuple[dict[str, Any], str]:
         raw = read_bytes(reader.path, limit=MAX_FILE_BYTES)
         data = parse_json(raw)
     except ValueError as error:
-        raise ImportFormatError(f"{reader.path}: file: expected JSON, found {error}") from None
+        raise ImportFormatError(refusal(reader.path, "file", "JSON", error)) from None
     if not isinstance(data, dict):
         reader.refuse("file", "a recording (an object)", type(data).__name__)
     return data, hashlib.sha256(raw).hexdigest()

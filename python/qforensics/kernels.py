@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qforensics import _core
+from qforensics._arrays import DTYPES, FLOATS, FORMATS, integers, require_dtype, to_bits
 from qforensics.devices import DeviceProfile
 from qforensics.environment import selected_isa
 from qforensics.plans import (
@@ -40,7 +41,6 @@ __all__ = [
     "variants",
 ]
 
-_FORMATS = {np.dtype(np.float16): "fp16", np.dtype(ml_dtypes.bfloat16): "bf16", np.dtype(np.float32): "fp32"}
 _TRIES = 200_000
 
 
@@ -119,9 +119,9 @@ def emulate(
     if options.get("symmetric") and not (np.asarray(zeros) == 8).all():
         raise ValueError("symmetric=True, but zeros hold other values than 8")
     chosen.bias, chosen.offsets = bias is not None, offsets is not None
-    dtype = _format(activations)
-    k, n = codes.shape
-    if activations.ndim != 2 or activations.shape[1] != k:
+    dtype = FORMATS[require_dtype("activations", activations, *FLOATS).dtype]
+    k, n = _shape("codes", codes)
+    if _shape("activations", activations)[1] != k:
         raise ValueError(f"activations: expected [M, {k}] to match codes {codes.shape}, found {activations.shape}")
     if name == "cublas" and dtype == "bf16":  # torch.mm takes numbers: fp16 dequantization, then the cast to bf16
         fp16 = make_plan("cublas", (1, n, k), group_size, device, "fp16", _core.KernelOptions())
@@ -135,8 +135,9 @@ def emulate(
     if kernel == "awq_dequantize":
         return np.asarray(_core.dequantize_weight(made._core_plan, weight, runner)).astype(activations.dtype)
     drawn = secrets.randbits(64) if seed is None else seed
-    addend = None if bias is None else _bits(bias)
-    out = _core.emulate_gemm(made._core_plan, weight, _bits(activations), addend, runner, drawn, deterministic)
+    addend = None if bias is None else to_bits("bias", bias, activations.dtype)
+    rows = to_bits("activations", activations)
+    out = _core.emulate_gemm(made._core_plan, weight, rows, addend, runner, drawn, deterministic)
     return np.asarray(out).view(activations.dtype)
 
 
@@ -154,7 +155,7 @@ def dequantize(
 ) -> NDArray[np.float32]:
     """The weights [K, N] as they enter the kernel's arithmetic (integers where it scales later)."""
     name = kernel_name(kernel)
-    k, n = codes.shape
+    k, n = _shape("codes", codes)
     made = make_plan(name, (1, n, k), group_size, device, dtype, _core.KernelOptions())
     packed = _pack_codes(codes, zeros, scales, dtype, group_size, offsets, group_index)
     return np.asarray(_core.dequantize_weight(made._core_plan, packed, _runner(None, None)))
@@ -182,27 +183,24 @@ def explain_race(
 
     Up to 8 blocks of 128 k every order is tried per unit; beyond, `tries` bounds the search for each single output.
     """
-    k, n = codes.shape
+    k, n = _shape("codes", codes)
+    rows = to_bits("activations", activations, DTYPES["fp16"])
     made = make_plan("exllama", (activations.shape[0], n, k), group_size, device, "fp16", _core.KernelOptions())
     packed = _pack_codes(codes, zeros, scales, "fp16", group_size, None, group_index)
-    picked = np.arange(n) if columns is None else np.asarray(columns)
+    picked = np.arange(n) if columns is None else integers("columns", columns)
+    if np.shape(outputs) != (len(activations), len(picked)):
+        raise ValueError(f"outputs: expected shape {[len(activations), len(picked)]}, found {list(np.shape(outputs))}")
     known, given = np.zeros(n, np.uint8), np.zeros((activations.shape[0], n), np.uint16)
-    known[picked], given[:, picked] = 1, _bits(outputs)
-    found = _core.explain_race(
-        made._core_plan, packed, _bits(activations), given, known, _runner(isa, threads), tries, seed
-    )
+    known[picked], given[:, picked] = 1, to_bits("outputs", outputs, DTYPES["fp16"])
+    found = _core.explain_race(made._core_plan, packed, rows, given, known, _runner(isa, threads), tries, seed)
     return RaceExplanation(found["blocks"], found["reach"][:, picked], found["orders"], found["first"])
 
 
-def _format(array: NDArray[Any]) -> str:
-    if array.dtype not in _FORMATS:
-        raise TypeError(f"activations must be float16, bfloat16 or float32, found {array.dtype}")
-    return _FORMATS[array.dtype]
-
-
-def _bits(array: NDArray[Any]) -> NDArray[Any]:
-    contiguous = np.ascontiguousarray(array)
-    return contiguous if contiguous.dtype == np.float32 else contiguous.view(np.uint16)
+def _shape(name: str, array: NDArray[Any]) -> tuple[int, int]:
+    shape = np.shape(array)
+    if len(shape) != 2:
+        raise ValueError(f"{name}: expected two dimensions, found shape {list(shape)}")
+    return shape[0], shape[1]
 
 
 def _pack_codes(
@@ -214,15 +212,15 @@ def _pack_codes(
     offsets: NDArray[np.float32] | None,
     group_index: NDArray[np.int32] | None,
 ) -> Any:
-    stored = np.asarray(scales).astype(ml_dtypes.bfloat16 if dtype == "bf16" else np.float16)
+    stored = "bf16" if dtype == "bf16" else "fp16"
     return _core.pack_codes(
-        np.ascontiguousarray(codes),
-        np.ascontiguousarray(zeros),
-        _bits(stored),
-        "bf16" if dtype == "bf16" else "fp16",
+        require_dtype("codes", codes, np.dtype(np.uint8)),
+        require_dtype("zeros", zeros, np.dtype(np.uint8)),
+        to_bits("scales", require_dtype("scales", scales, *FLOATS).astype(DTYPES[stored])),
+        stored,
         group_size,
-        offsets,
-        group_index,
+        None if offsets is None else require_dtype("offsets", offsets, DTYPES["fp32"]),
+        None if group_index is None else require_dtype("group_index", group_index, np.dtype(np.int32)),
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qforensics import _core
+from qforensics._arrays import DTYPES, require_dtype
 from qforensics.devices import DeviceProfile, MatrixUnit, device, devices
 
 __all__ = ["fused_dot_add"]
@@ -116,10 +117,7 @@ def _device_and_path(unit: str | DeviceProfile) -> tuple[str, str]:
 
 
 def _checked(name: str, array: object) -> NDArray[np.float32]:
-    if not isinstance(array, np.ndarray | np.generic) or array.dtype != np.float32:
-        found = array.dtype if isinstance(array, np.ndarray | np.generic) else type(array).__name__
-        raise TypeError(f"{name}: expected a float32 array, found {found}")
-    return np.asarray(array, order="C")
+    return np.asarray(require_dtype(name, array, DTYPES["fp32"]), order="C")
 
 
 def _representable(name: str, values: NDArray[np.float32], dtype: str) -> None:
@@ -138,9 +136,7 @@ def _int8(a: NDArray[np.float32], b: NDArray[np.float32], c: object, unit: objec
     _core.find_unit(device=name, path=path, dtype="int8", out="int32")
     _representable("a", a, "int8")
     _representable("b", b, "int8")
-    start = np.asarray(c)
-    if start.dtype not in (np.dtype(np.float32), np.dtype(np.int32)):
-        raise TypeError(f"c: expected a float32 or int32 array, found {start.dtype}")
+    start = require_dtype("c", c, DTYPES["fp32"], np.dtype(np.int32))
     if start.shape != a.shape[:-1]:
         raise ValueError(f"c: expected shape {list(a.shape[:-1])}, found {list(start.shape)}")
     whole = start.astype(np.float64)

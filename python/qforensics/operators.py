@@ -8,11 +8,11 @@ definitions that the two choose are in ``csrc/operators/profiles.def``. `definit
 import functools
 from collections.abc import Sequence
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qforensics import _core
+from qforensics._arrays import DTYPES, FORMATS, integers, to_bits
 from qforensics._sfu import sfu_tables
 
 __all__ = [
@@ -31,8 +31,6 @@ __all__ = [
 ]
 
 PROFILE = "vllm-0.21-eager"
-_NAMES = {np.dtype(np.float16): "fp16", np.dtype(ml_dtypes.bfloat16): "bf16", np.dtype(np.float32): "fp32"}
-_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
 @functools.cache
@@ -46,19 +44,14 @@ def _runtime(
     return runtime
 
 
-def _bits(array: ArrayLike, dtype: "np.dtype[np.generic] | None" = None) -> tuple[str, "NDArray[np.generic]"]:
+def _named(name: str, array: ArrayLike) -> tuple[str, "NDArray[np.generic]"]:
     """Name of the format and the array as the core takes it."""
-    values = np.ascontiguousarray(array)
-    if values.dtype not in _NAMES:
-        raise TypeError(f"expected float16, bfloat16 or float32, found {values.dtype}")
-    if dtype is not None and values.dtype != dtype:
-        raise TypeError(f"expected {dtype} like the other arrays, found {values.dtype}")
-    name = _NAMES[values.dtype]
-    return name, values if name == "fp32" else values.view(np.uint16)
+    bits = to_bits(name, array)
+    return FORMATS[np.asarray(array).dtype], bits
 
 
 def _values(name: str, array: "NDArray[np.generic]") -> "NDArray[np.generic]":
-    return array.view(_DTYPES[name])
+    return array.view(DTYPES[name])
 
 
 def profiles() -> list[str]:
@@ -75,9 +68,9 @@ def embedding(
     table: ArrayLike, ids: ArrayLike, *, profile: str = PROFILE, compute_major: int = 9
 ) -> "NDArray[np.generic]":
     """Rows of `table` [vocabulary, columns] at `ids` [rows]."""
-    name, bits = _bits(table)
+    name, bits = _named("table", table)
     run = _runtime("embedding", None, profile, compute_major, None)
-    return _values(name, run.embedding(name, bits, np.ascontiguousarray(ids, np.int64)))
+    return _values(name, run.embedding(name, bits, integers("ids", ids)))
 
 
 def rms_norm(
@@ -91,8 +84,8 @@ def rms_norm(
     isa: str | None = None,
 ) -> "NDArray[np.generic]":
     """RMS norm of the last axis of `x` [rows, columns] or [tokens, heads, columns] (the per-head norm of Qwen3)."""
-    name, bits = _bits(x)
-    _, w = _bits(weight, _DTYPES[name])
+    name, bits = _named("x", x)
+    w = to_bits("weight", weight, DTYPES[name])
     return _values(name, _runtime("rms_norm", definition, profile, compute_major, isa).rms_norm(name, bits, w, epsilon))
 
 
@@ -108,9 +101,9 @@ def fused_add_rms_norm(
     isa: str | None = None,
 ) -> tuple["NDArray[np.generic]", "NDArray[np.generic]"]:
     """RMS norm of `x` + `residual` (both [rows, columns]), and that sum, the new residual."""
-    name, bits = _bits(x)
-    _, r = _bits(residual, _DTYPES[name])
-    _, w = _bits(weight, _DTYPES[name])
+    name, bits = _named("x", x)
+    r = to_bits("residual", residual, DTYPES[name])
+    w = to_bits("weight", weight, DTYPES[name])
     run = _runtime("fused_add_rms_norm", definition, profile, compute_major, isa)
     out, total = run.fused_add_rms_norm(name, bits, r, w, epsilon)
     return _values(name, out), _values(name, total)
@@ -128,7 +121,7 @@ def rotary_cache(
     definition: str | None = None,
 ) -> "NDArray[np.generic]":
     """Cosines and sines [positions, head_size]; `llama3`: factor, low and high frequency factor, original positions."""
-    name = _NAMES[np.dtype(dtype)]
+    name = FORMATS[np.dtype(dtype)]
     factor, low, high, original = llama3 or (1.0, 1.0, 4.0, 8192)
     run = _runtime("rotary_cache", definition, profile, compute_major, None)
     return _values(name, run.rotary_cache(name, theta, head_size, positions, factor, low, high, original))
@@ -145,10 +138,10 @@ def rotary(
     isa: str | None = None,
 ) -> "NDArray[np.generic]":
     """`x` [tokens, heads, head_size] turned by `positions` [tokens]; `cache` as `rotary_cache` makes it."""
-    name, bits = _bits(x)
-    _, table = _bits(cache, _DTYPES[name])
+    name, bits = _named("x", x)
+    table = to_bits("cache", cache, DTYPES[name])
     run = _runtime("rotary", definition, profile, compute_major, isa)
-    return _values(name, run.rotary(name, bits, np.ascontiguousarray(positions, np.int64), table))
+    return _values(name, run.rotary(name, bits, integers("positions", positions), table))
 
 
 def silu_and_mul(
@@ -160,7 +153,7 @@ def silu_and_mul(
     isa: str | None = None,
 ) -> "NDArray[np.generic]":
     """silu(gate) * up for `x` [rows, gate | up]."""
-    name, bits = _bits(x)
+    name, bits = _named("x", x)
     return _values(name, _runtime("silu_and_mul", definition, profile, compute_major, isa).silu_and_mul(name, bits))
 
 
@@ -196,13 +189,13 @@ def attention(
     list of arrays
         Like `q`.
     """
-    name, first = _bits(q[0])
-    dtype = _DTYPES[name]
+    if not len(q) == len(k) == len(v) > 0:
+        raise ValueError(f"q, k, v: expected an array per sequence, found {len(q)}, {len(k)} and {len(v)}")
+    name, _ = _named("q[0]", q[0])
     run = _runtime("attention", definition, profile, compute_major, isa)
     arrays = [
-        [first, *(_bits(a, dtype)[1] for a in q[1:])],
-        [_bits(a, dtype)[1] for a in k],
-        [_bits(a, dtype)[1] for a in v],
+        [to_bits(f"{label}[{i}]", array, DTYPES[name]) for i, array in enumerate(each)]
+        for label, each in (("q", q), ("k", k), ("v", v))
     ]
     out = run.attention(name, *arrays, scale, sm_count, *unit, list(panels))
     return [_values(name, a) for a in out]
@@ -241,7 +234,7 @@ def log_softmax(
     isa: str | None = None,
 ) -> NDArray[np.float32]:
     """Logprobs [rows, vocabulary] of `logits`."""
-    name, bits = _bits(logits)
+    name, bits = _named("logits", logits)
     out: NDArray[np.float32] = _runtime("log_softmax", definition, profile, compute_major, isa).log_softmax(name, bits)
     return out
 
@@ -249,5 +242,5 @@ def log_softmax(
 def top_k(logprobs: ArrayLike, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Ids and values of the `k` largest per row: value descending, then id ascending."""
     run = _runtime("top_k", None, PROFILE, 9, None)
-    ids, values = run.top_k(np.ascontiguousarray(logprobs, np.float32), k)
+    ids, values = run.top_k(to_bits("logprobs", logprobs, DTYPES["fp32"]), k)
     return ids, values

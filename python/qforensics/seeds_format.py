@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from qforensics._json import JsonFileError
 from qforensics.trace import Trace
 
-__all__ = ["error_record", "run_statistics", "variant_record"]
+__all__ = ["check_variant_record", "error_record", "run_statistics", "variant_record"]
 
 EXPERIMENT = "quantization_nondeterminism_investigation"
 STATISTICS = ("l2_mean", "l2_std", "l2_max", "l2_min", "std_per_token_mean", "std_per_token_max", "std_per_token_min")
@@ -152,3 +154,43 @@ def variant_record(
 def error_record(variant: str, error: str) -> dict[str, Any]:
     """The result file of a variant that failed."""
     return {"variant": variant, "error": error, "success": False}
+
+
+_FAILED: dict[str, Any] = {"variant": str, "success": bool, "error": str}
+_DONE: dict[str, Any] = {
+    "variant": str,
+    "success": bool,
+    "description": str,
+    "verdict": {"summary": str, "root_cause": str, "forensic_implications": str},
+    "baseline": {"stats": {}},
+}
+
+
+def _require_fields(data: object, fields: Mapping[str, Any], path: str | os.PathLike[str], place: str) -> None:
+    if not isinstance(data, dict):
+        raise JsonFileError(path, place or "file", "an object", type(data).__name__)
+    for key, kind in fields.items():
+        where = f"{place}/{key}" if place else key
+        if isinstance(kind, dict):
+            _require_fields(data.get(key), kind, path, where)
+        elif not isinstance(data.get(key), kind):
+            found = type(data[key]).__name__ if key in data else "nothing"
+            raise JsonFileError(path, where, f"a {kind.__name__}", found)
+
+
+def check_variant_record(data: object, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object of a variant's result file back, when it has the fields that are shown.
+
+    Raises
+    ------
+    JsonFileError
+        Naming file, field, expected and found.
+    """
+    done = isinstance(data, dict) and data.get("success") is True
+    _require_fields(data, _DONE if done else _FAILED, path, "")
+    assert isinstance(data, dict)
+    if done:
+        for name, value in data["baseline"]["stats"].items():
+            if not isinstance(value, bool | int | float):
+                raise JsonFileError(path, f"baseline/stats/{name}", "a number or a flag", type(value).__name__)
+    return data

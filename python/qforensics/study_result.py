@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qforensics import _html
-from qforensics._json import parse_json, read_bytes, write_json
+from qforensics._json import JsonFileError, read_json, write_json
 from qforensics.comparison import PhaseSummary, pool
 from qforensics.noise import NoiseFloor
 from qforensics.snr import SnrAnalysis, aggregate, verification_snr
@@ -132,15 +132,15 @@ class StudyResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> StudyResult:
-        """Read a result; ValueError, naming file and place, when it does not follow the schema."""
+        """Read a result; JsonFileError (a ValueError) when the file does not follow the schema."""
+        data = read_json(path, limit=MAX_FILE_BYTES)
         try:
-            data = parse_json(read_bytes(path, limit=MAX_FILE_BYTES))
             jsonschema.validate(data, study_schema())
         except jsonschema.ValidationError as error:
             place = "/".join(map(str, error.absolute_path)) or "file"
-            raise ValueError(f"{os.fspath(path)}: {place}: {error.message[:300]}") from None
-        except ValueError as error:
-            raise ValueError(f"{os.fspath(path)}: {error}") from None
+            raise JsonFileError(path, place, "what the schema says", error.message) from None
+        except RecursionError:
+            raise JsonFileError(path, "file", "ordinary nesting", "objects or lists nested too deeply") from None
         return cls(
             created=data["created"],
             claimed=tuple(data["claimed"]),

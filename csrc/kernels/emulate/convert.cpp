@@ -33,17 +33,20 @@ void widen_span(Isa isa, Format format, const void* bits, float* values, int64_t
 void store_span(Isa isa, Format format, const float* values, void* bits, int64_t count) {
   uint16_t* halves = static_cast<uint16_t*>(bits);
   switch (format) {
-    case Format::fp32: std::memcpy(bits, values, static_cast<size_t>(count) * sizeof(float)); return;
+    case Format::fp32:  // which NaN a CPU's addition gives depends on the order that a compiler chose for its operands
+      for (int64_t i = 0; i < count; ++i) {
+        const float value = values[i] != values[i] ? bits_float(kCanonicalNan) : values[i];
+        std::memcpy(static_cast<char*>(bits) + i * static_cast<int64_t>(sizeof value), &value, sizeof value);
+      }
+      return;
     case Format::bf16:
-      for (int64_t i = 0; i < count; ++i)
-        halves[i] = values[i] != values[i] ? uint16_t{0x7FFF} : float_to_bf16(values[i]);
+      for (int64_t i = 0; i < count; ++i) halves[i] = float_to_bf16(values[i]);
       return;
     case Format::fp16:
 #if defined(__x86_64__)
       if (isa != Isa::portable) return avx2::store_half(values, halves, count);
 #endif
-      for (int64_t i = 0; i < count; ++i)
-        halves[i] = values[i] != values[i] ? uint16_t{0x7FFF} : float_to_half(values[i]);
+      for (int64_t i = 0; i < count; ++i) halves[i] = float_to_half(values[i]);
   }
 }
 

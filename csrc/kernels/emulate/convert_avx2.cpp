@@ -45,7 +45,7 @@ void store_half(const float* values, uint16_t* bits, int64_t count) {
     const __m128i half = _mm_blendv_epi8(_mm256_cvtps_ph(v, kNearest), _mm_set1_epi16(0x7FFF), mask);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(bits + i), half);
   }
-  for (; i < count; ++i) bits[i] = values[i] != values[i] ? uint16_t{0x7FFF} : float_to_half(values[i]);
+  for (; i < count; ++i) bits[i] = float_to_half(values[i]);
 }
 
 void row_exponents(int lowest, const float* values, int16_t* exponents, int64_t count) {

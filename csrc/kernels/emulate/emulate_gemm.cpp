@@ -12,13 +12,17 @@ namespace {
 /// Rows converted at a time: bounds the memory of the fp32 copies.
 constexpr int64_t kRowBlock = 512;
 
-void check_call(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context) {
+void check_weight(const Plan& plan, const PackedWeight& weight) {
   require(weight.n == plan.n && weight.k == plan.k, plan.kernel, ": the plan is for N = ", plan.n, ", K = ", plan.k,
           ", the weight has N = ", weight.n, ", K = ", weight.k);
   require(weight.is_dense() == (plan.weight == WeightRule::dense), plan.kernel, ": the plan wants ",
           weight_rule_text(plan.weight), ", the weight holds ", weight.is_dense() ? "numbers" : "codes");
   require(weight.is_dense() || weight.group == plan.group, plan.kernel, ": the plan is for group size ", plan.group,
           ", the weight has ", weight.group);
+}
+
+void check_call(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context) {
+  check_weight(plan, weight);
   const bool half_unit = uses_matrix_unit(plan) || plan.step == StepRule::half2_chain;
   require(!half_unit || weight.format == plan.activations, plan.kernel, ": activations are ",
           format_name(plan.activations), ", scales or weights ", format_name(weight.format));
@@ -62,7 +66,7 @@ void emulate_leaves(const Plan& plan, const PackedWeight& weight, const GemmArgs
 }
 
 void dequantize_weight(const Plan& plan, const PackedWeight& weight, const ExecutorContext& context, float* values) {
-  require(weight.n == plan.n && weight.k == plan.k, plan.kernel, ": plan and weight have different shapes");
+  check_weight(plan, weight);
   context.pool->run(weight.panels(), [&](int64_t panel) {
     AlignedArray<float> scratch(static_cast<size_t>(weight.k * kPanelWidth));
     dequantize(context.isa, plan.weight, weight, panel, 0, weight.k, 0, scratch.get(), nullptr);

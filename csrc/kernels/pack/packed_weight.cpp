@@ -70,6 +70,7 @@ int64_t PackedWeight::bytes() const {
 }
 
 PackedWeight pack_codes(const CodesSource& s) {
+  require(s.n >= 1 && s.k >= 1, "codes: expected at least one row and column, found K = ", s.k, ", N = ", s.n);
   require(s.group >= 1 && s.k % s.group == 0, "K = ", s.k, " is no multiple of the group size ", s.group);
   require(s.scale_format != Format::fp32, "scales must be fp16 or bf16");
   PackedWeight w;
@@ -93,6 +94,7 @@ PackedWeight pack_codes(const CodesSource& s) {
 }
 
 PackedWeight pack_dense(const uint16_t* weight, int64_t n, int64_t k, Format format) {
+  require(n >= 1 && k >= 1, "weight: expected at least one row and column, found N = ", n, ", K = ", k);
   require(format != Format::fp32, "dense weights must be fp16 or bf16");
   PackedWeight w;
   w.n = n, w.k = k, w.group = k, w.format = format;

@@ -13,6 +13,9 @@ __all__ = ["LINEARS", "ModelConfig"]
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 DTYPES = ("float16", "bfloat16", "float32")
 
+#: What rope scaling of type llama3 consists of.
+LLAMA3_FIELDS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
 #: Linear layers of one transformer layer, in the order a forward pass meets them.
 LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
@@ -166,12 +169,15 @@ def _rope(data: Mapping[str, Any], file: Path | str) -> tuple[float, dict[str, A
     source = newer if newer is not None and "rope_theta" in newer else data
     theta = _positive(source, "rope_theta", file, default=10000.0)
     kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "llama3":
+        for key in LLAMA3_FIELDS:
+            _positive(scaling, key, file)
     return theta, None if kind == "default" else scaling
 
 
-def _positive(data: Mapping[str, Any], key: str, file: Path | str, *, default: float) -> float:
+def _positive(data: Mapping[str, Any], key: str, file: Path | str, *, default: float | None = None) -> float:
     value = data.get(key)
-    if value is None:
+    if value is None and default is not None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
         raise mismatch(file, key, expected="a positive number", found=repr(value))

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from qforensics._refusal import refusal
+
 __all__ = ["CheckpointError", "mismatch"]
 
 
@@ -22,9 +24,6 @@ def mismatch(file: Path | str, subject: str, *, expected: object, found: object)
     subject
         Tensor name, header field or configuration key.
     expected, found
-        What a valid checkpoint would hold, and what this one holds. Long findings are cut: they come from the file.
+        What a valid checkpoint would hold, and what this one holds.
     """
-    text = str(found)
-    if len(text) > 200:
-        text = text[:200] + "..."
-    return CheckpointError(f"{file}: {subject[:200]}: expected {expected}, found {text}")
+    return CheckpointError(refusal(file, subject, expected, found))

@@ -1,27 +1,16 @@
 """JSON that someone else wrote: bounded size, no duplicate keys, no NaN, no crash on nesting."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from qforensics._json import parse_json
 from qforensics.checkpoints._errors import CheckpointError, mismatch
 
 __all__ = ["choice", "flag", "integer_field", "parse_object", "read_object"]
 
 #: Larger than any published configuration (and than the index of a model with 100,000 tensors).
 MAX_JSON_BYTES = 32 * 2**20
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key appears twice in one object")
-    return result
 
 
 def parse_object(text: str | bytes, file: Path | str, subject: str = "JSON") -> dict[str, Any]:
@@ -37,15 +26,11 @@ def parse_object(text: str | bytes, file: Path | str, subject: str = "JSON") -> 
     Raises
     ------
     CheckpointError
-        Not JSON, not an object, nested too deeply, duplicate keys, NaN or infinities.
+        Not an object, or what `parse_json` refuses.
     """
     try:
-        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
-    except RecursionError:
-        raise mismatch(
-            file, subject, expected="an object of ordinary depth", found="nesting beyond the parser's limit"
-        ) from None
-    except ValueError as error:  # includes JSONDecodeError, UnicodeDecodeError and over-long integers
+        value = parse_json(text)
+    except ValueError as error:  # over-long integers too
         raise mismatch(file, subject, expected="valid JSON", found=error) from None
     if not isinstance(value, dict):
         raise mismatch(file, subject, expected="a JSON object", found=type(value).__name__)

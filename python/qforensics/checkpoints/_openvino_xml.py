@@ -21,6 +21,7 @@ BITS = {
 
 MAX_XML_BYTES = 256 * 2**20
 MAX_DEPTH = 64
+MAX_DIMENSIONS = 16
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ class _Reader:
         if kind not in BITS:
             raise mismatch(self.path, name, expected=f"element type {' or '.join(BITS)}", found=kind)
         extents = [part.strip() for part in self._attribute(attributes, "shape").split(",") if part.strip()]
+        if len(extents) > MAX_DIMENSIONS:
+            raise mismatch(self.path, name, expected=f"at most {MAX_DIMENSIONS} dimensions", found=len(extents))
         numbers = [*extents, self._attribute(attributes, "offset"), self._attribute(attributes, "size")]
         if not all(n.isascii() and n.isdigit() and len(n) < 16 for n in numbers):
             raise mismatch(self.path, name, expected="decimal shape, offset and size", found=numbers)

@@ -149,7 +149,7 @@ class TensorFiles:
         layout."""
         total = hashlib.sha256()
         for name in sorted(self.info):
-            info = self.info[name]
+            info = self.require(name, DTYPES)
             total.update(f"{name}{DTYPES[info.dtype]}{info.shape}".encode())
             for block in self._blocks(name):
                 total.update(np.ascontiguousarray(block).view(np.uint8).data)
@@ -192,13 +192,14 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _shards(index: Path) -> list[Path]:
+    present = {path.name for path in index.parent.iterdir() if path.is_file()}
     files = []
     for name in sorted(set(_weight_map(index).values())):
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise mismatch(
                 index, "weight_map", expected="names of safetensors files beside the index", found=repr(name)
             )
-        if not (index.parent / name).is_file():
+        if name not in present:
             raise mismatch(index, "weight_map", expected="files that exist", found=f"{name}, which does not")
         files.append(index.parent / name)
     return files

@@ -2,22 +2,20 @@
 
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+
+from qforensics._arrays import FLOATS, HALVES, describe
 
 __all__ = ["Array", "DenseLinear", "QuantizedLinear"]
 
 Array = npt.NDArray[np.generic]
 
-_SCALE_DTYPES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
-_FLOAT_DTYPES = (*_SCALE_DTYPES, np.dtype(np.float32))
-
 
 def _require(name: str, array: Array, dtypes: tuple[np.dtype[np.generic], ...], shape: tuple[int, ...]) -> None:
     if array.dtype not in dtypes or array.shape != shape:
         wanted = " or ".join(str(d) for d in dtypes)
-        raise ValueError(f"{name}: expected {wanted} {list(shape)}, found {array.dtype} {list(array.shape)}")
+        raise ValueError(f"{name}: expected {wanted} {list(shape)}, found {describe(array)}")
 
 
 def _require_finite(name: str, array: Array) -> None:
@@ -81,7 +79,7 @@ class QuantizedLinear:
         grid = (k // size, n)
         _require("codes", self.codes, (np.dtype(np.uint8),), (k, n))
         _require("zeros", self.zeros, (np.dtype(np.uint8),), grid)
-        _require("scales", self.scales, _SCALE_DTYPES, grid)
+        _require("scales", self.scales, HALVES, grid)
         _require_finite("scales", self.scales)
         for name, integers in (("codes", self.codes), ("zeros", self.zeros)):
             if self.bits < 8 and int(integers.max()) >= 1 << self.bits:
@@ -90,7 +88,7 @@ class QuantizedLinear:
             _require("offsets", self.offsets, (np.dtype(np.float32),), grid)
             _require_finite("offsets", self.offsets)
         if self.bias is not None:
-            _require("bias", self.bias, _FLOAT_DTYPES, (n,))
+            _require("bias", self.bias, FLOATS, (n,))
         if self.group_index is not None:
             _check_group_index(self.group_index, k, grid[0])
 
@@ -186,9 +184,9 @@ class DenseLinear:
         if self.weight.ndim != 2:
             raise ValueError(f"weight: expected [N, K], found {list(self.weight.shape)}")
         n, k = self.weight.shape
-        _require("weight", self.weight, _FLOAT_DTYPES, (n, k))
+        _require("weight", self.weight, FLOATS, (n, k))
         if self.bias is not None:
-            _require("bias", self.bias, _FLOAT_DTYPES, (n,))
+            _require("bias", self.bias, FLOATS, (n,))
 
     @property
     def in_features(self) -> int:

@@ -173,7 +173,8 @@ def show(
     as_json: bool = JSON,
 ) -> None:
     """Show what a saved file holds."""
-    from qforensics._json import read_json
+    from qforensics._json import JsonFileError, read_json
+    from qforensics.seeds_format import check_variant_record
     from qforensics.trace import Trace
 
     with open(file, "rb") as stream:
@@ -182,10 +183,12 @@ def show(
         _show_trace(Trace.load(file), as_json, model)
         return
     data = read_json(file, limit=1 << 30)
+    if not isinstance(data, dict):
+        raise JsonFileError(file, "file", "an object", type(data).__name__)
     if data.get("format") == "qforensics.study":
         _show_study(file, html, as_json)
     elif "experiment" in data or "success" in data:
-        _show_variant_file(file, data, as_json)
+        _show_variant_file(check_variant_record(data, file), as_json)
     else:
         _show_trace(read_trace(file), as_json, model)
 
@@ -229,19 +232,12 @@ def _show_study(file: Path, html: Path | None, as_json: bool) -> None:
         print_table(title, head, rows)
 
 
-def _show_variant_file(file: Path, data: dict[str, Any], as_json: bool) -> None:
-    def part(of: dict[str, Any], key: str, kind: type) -> Any:
-        if not isinstance(of.get(key), kind):
-            found = type(of[key]).__name__ if key in of else "nothing"
-            raise ValueError(f"{file}: {key}: expected a {kind.__name__}, found {found}")
-        return of[key]
-
-    name = part(data, "variant", str)
+def _show_variant_file(data: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(data)
-    elif not data.get("success"):
-        print(f"{name}: failed: {part(data, 'error', str)}")
+    elif not data["success"]:
+        print(f"{data['variant']}: failed: {data['error']}")
     else:
-        verdict, stats = part(data, "verdict", dict), part(part(data, "baseline", dict), "stats", dict)
-        rows = [[key, part(verdict, key, str)] for key in ("summary", "root_cause", "forensic_implications")]
-        print_table(f"{name} ({data.get('description', '')})", ["", ""], [*rows, *stats.items()])
+        verdict, stats = data["verdict"], data["baseline"]["stats"]
+        rows = [[key, verdict[key]] for key in ("summary", "root_cause", "forensic_implications")]
+        print_table(f"{data['variant']} ({data['description']})", ["", ""], [*rows, *stats.items()])

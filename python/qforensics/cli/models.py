@@ -85,11 +85,11 @@ def parse_ids(text: str) -> list[int]:
     """Token ids from ``"1,2,3"``, or from a JSON file: a list of ids."""
     path = Path(text)
     if path.suffix == ".json":
-        from qforensics._json import read_json
+        from qforensics._json import JsonFileError, read_json
 
         found = read_json(path, limit=1 << 26)
         if not isinstance(found, list) or not all(type(token) is int and token >= 0 for token in found):
-            raise ValueError(f"{path}: expected a JSON list of token ids")
+            raise JsonFileError(path, "file", "a list of token ids", found)
         return found
     words = text.replace(",", " ").split()
     if not words or not all(word.isascii() and word.isdigit() and int(word[:11]) < 1 << 31 for word in words):

@@ -34,7 +34,7 @@ __all__ = ["noise_floor", "study", "study_exit"]
 
 def _prompts(path: Path | None, model: str) -> list[list[int]]:
     """Prompts of a JSON file (text, lists of ids, or objects with `ids`), or the recordings' own."""
-    from qforensics._json import read_json
+    from qforensics._json import JsonFileError, read_json
     from qforensics.recordings import prompts
     from qforensics.text import tokenizer_of
 
@@ -46,7 +46,8 @@ def _prompts(path: Path | None, model: str) -> list[list[int]]:
         tokenizer = tokenizer_of(model)
         found = [tokenizer.encode(item) if isinstance(item, str) else item for item in found]
     if not found or not all(isinstance(p, list) and p and all(type(t) is int and t >= 0 for t in p) for p in found):
-        raise ValueError(f"{path}: expected a JSON list of prompts: texts, lists of token ids, or objects with `ids`")
+        expected = "a list of prompts: texts, lists of token ids, or objects with `ids`"
+        raise JsonFileError(path, "file", expected, data)
     return [list(prompt) for prompt in found if prompt]
 
 
