@@ -53,6 +53,8 @@ Plan plan_machete(const Problem& problem, const DeviceNumbers& device, const Ker
   require_format("machete", problem.format, {Format::fp16, Format::bf16});
   require(problem.k % kMacheteTileK == 0, "machete: K = ", problem.k, " is no multiple of 64");
   require(problem.n % 128 == 0, "machete: N = ", problem.n, " is no multiple of 128");
+  require(problem.group == problem.k || problem.group % kMacheteTileK == 0, "machete: group size ", problem.group,
+          " is neither -1 nor a multiple of 64");
   Plan plan = begin_plan("machete", problem, device, options);
   if (!options.symmetric) {
     plan.weight = problem.format == Format::bf16 ? WeightRule::bf16_fma : WeightRule::fp16_fma;

@@ -80,12 +80,22 @@ def variants() -> list[tuple[str, str, str, str]]:
     return list(_core.variant_table())
 
 
-def resolve(variant: str, device: DeviceProfile | str, engine: str = "vllm-0.21") -> str:
-    """The kernel that an engine runs for a variant on a GPU."""
+def resolve(
+    variant: str,
+    device: DeviceProfile | str,
+    engine: str = "vllm-0.21",
+    *,
+    layer: tuple[int, int, int] | None = None,
+) -> str:
+    """The kernel that an engine runs for a variant on a GPU.
+
+    `layer` is (N, K, group size, -1 for one group) of one linear layer, merged as the engine merges it: vLLM chooses
+    layer by layer. Without it: the kernel for the shapes that the first choice takes.
+    """
     known_name(variant, {line[0] for line in variants()}, "variant")
     known_name(engine, {line[2] for line in variants()}, "engine")
     profile = find_device(device) if isinstance(device, str) else device
-    return str(_core.resolve_variant(variant, profile.architecture, engine))
+    return str(_core.resolve_variant(variant, profile.architecture, engine, layer))
 
 
 def device_numbers(device: DeviceProfile | str) -> dict[str, Any]:
