@@ -16,6 +16,7 @@ Plan plan_awq(const Problem& problem, const DeviceNumbers& device, const KernelO
   if (problem.m >= kLargeRows) {
     KernelOptions without_bias = options;  // the bias is an addition of its own
     without_bias.bias = false;
+    if (options.split == 1) without_bias.split = 0;  // inside vLLM nobody chooses it
     Plan plan = plan_cublas(problem, device, without_bias);
     add_bias_after(plan, options);
     plan.sentence = "awq from 256 rows: dequantized to fp16, then " + plan.sentence;

@@ -93,6 +93,7 @@ def _set_linear(
         wide = dtype == "bfloat16" or linear.weight.dtype.name == "bfloat16"
         packed = _core.pack_dense(stored(linear.weight, "bfloat16" if wide else "float16"), "bf16" if wide else "fp16")
         options.transposed = True  # a linear layer's weight lies as [N, K]
+        options.split = 0  # cuBLAS chooses
     elif linear.bits == 4:
         scales = np.ascontiguousarray(linear.scales)
         options.symmetric = bool((linear.zeros == 8).all())
