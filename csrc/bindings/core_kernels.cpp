@@ -203,6 +203,7 @@ void bind_kernels(py::module_& m) {
       .def_readwrite("offsets", &KernelOptions::offsets)
       .def_readwrite("split", &KernelOptions::split)
       .def_readwrite("transposed", &KernelOptions::transposed)
+      .def_readwrite("inner_k_tiles", &KernelOptions::inner_k_tiles)
       .def_readwrite("activation_group", &KernelOptions::activation_group);
   bind_plan(m);
   py::class_<PackedWeight>(m, "PackedWeight")

@@ -22,6 +22,7 @@ class KernelOptions:
     offsets: bool
     transposed: bool
     split: int
+    inner_k_tiles: int
     activation_group: int
 
 class DeviceNumbers:

@@ -153,15 +153,15 @@ def kernel_options(asked: str, kernel: str, given: dict[str, Any]) -> Any:
     for name in given:
         known_name(name, allowed, f"option of {asked}")
     options = _core.KernelOptions()
-    for name in ("fp32_reduce", "activation_group", "symmetric"):
+    for name in ("fp32_reduce", "activation_group", "symmetric", "inner_k_tiles"):
         if name in given:
             setattr(options, name, given[name])
     if "split" in given:
         options.split = 0 if given["split"] == "auto" else int(given["split"])
     if "layout" in given:
         options.transposed = known_name(given["layout"], ("kn", "nk"), "layout") == "nk"
-    if given.get("inner_k_tiles", 8) not in (2, 4, 8):  # a packing of the same sums: no bit depends on it
-        raise ValueError(f"inner_k_tiles must be 2, 4 or 8, got {given['inner_k_tiles']}")
+    if options.inner_k_tiles not in (2, 4, 8):
+        raise ValueError(f"inner_k_tiles must be 2, 4 or 8, got {options.inner_k_tiles}")
     return options
 
 
