@@ -87,10 +87,9 @@ MacheteSchedule machete_schedule(const Problem& p, const MacheteTile& tile, int6
   const int64_t cut = cut_tiles(g);
   int64_t units = std::min(g.wave, g.k_tiles * cut / kSmallestPiece);
   units -= units % c;
-  MacheteSchedule schedule{tile, g.rows, g.columns, "whole walks", false, {}};
+  MacheteSchedule schedule{tile, g.rows, g.columns, "whole walks", {}};
   std::vector<std::vector<int64_t>> cuts(static_cast<size_t>(g.tiles() / c), {0});  // per cluster tile
   if (cut > 0 && units > 0) {
-    schedule.mixed = cut < g.tiles();
     if (units > cut && units % cut == 0) {
       schedule.kind = "split-K in " + std::to_string(units / cut);
       std::fill_n(cuts.begin(), cut / c, even_cuts(g.k_tiles, units / cut));
