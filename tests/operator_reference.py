@@ -131,14 +131,16 @@ def log_softmax(logits: np.ndarray, *, threads: int = 1024, exact_exp: bool = Fa
         scale, mantissa = np.ones_like(shifted), np.exp(shifted.astype(np.float64)).astype(F32)
     else:
         scale, mantissa = exp_parts(shifted)
-    rounds = -(-x.shape[1] // (8 * threads))
-    shape = (len(x), rounds, threads, 8)
-    pad = ((0, 0), (0, rounds * threads * 8 - x.shape[1]))
-    scale, mantissa = np.pad(scale, pad).reshape(shape), np.pad(mantissa, pad).reshape(shape)
-    sums = np.zeros((len(x), threads), F32)
-    for r in range(rounds):
-        for i in range(8):
-            sums = fma(scale[:, r, :, i], mantissa[:, r, :, i], sums)
+    cached = x.shape[1] % 8 == 0 and x.shape[1] < 24512  # otherwise only whole rounds are read in vectors
+    done, sums = 0, np.zeros((len(x), threads), F32)
+    while done < x.shape[1]:
+        vector = 8 if cached or x.shape[1] - done >= 8 * threads else 1
+        n = min(vector * threads, x.shape[1] - done)
+        pad = ((0, 0), (0, vector * threads - n))
+        parts = [np.pad(part[:, done : done + n], pad).reshape(-1, threads, vector) for part in (scale, mantissa)]
+        for i in range(vector):
+            sums = fma(parts[0][:, :, i], parts[1][:, :, i], sums)
+        done += n
     warps = warp_sum_down(sums.reshape(len(x), -1, 32))
     warps = np.pad(warps, ((0, 0), (0, 32 - warps.shape[1])))
     return shifted - cuda_logf(warp_sum_down(warps))[:, None]

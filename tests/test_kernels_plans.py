@@ -71,10 +71,35 @@ def test_switches_inside_a_kernel_show_what_runs() -> None:
 def test_unconfirmed_plans_say_so() -> None:
     assert kernels.plan("machete", (16, 4096, 4096), group_size=128, device="h200").confirmed
     assert kernels.plan("gptq", (8, 4096, 4096), group_size=128, device="a100").confirmed  # no matrix unit, no SM count
-    assert not kernels.plan("machete", (300, 8192, 4096), group_size=128, device="h200").confirmed
+    assert not kernels.plan("cublas", (300, 8192, 4096), group_size=128, device="h200", split="auto").confirmed
     a100 = kernels.plan("marlin", (16, 4096, 4096), group_size=128, device="a100")
     assert "108 SMs" in a100.unconfirmed[0]
     assert "unconfirmed" in repr(a100)
+
+
+@pytest.mark.parametrize(
+    ("variant", "device", "layer", "kernel"),
+    [
+        ("gptq_marlin", "h200", (768, 768, 128), "machete"),
+        ("gptq_marlin", "h200", (768, 768, 32), "marlin"),  # Machete has no group size 32
+        ("gptq_marlin", "h200", (192, 768, 64), "marlin"),  # nor a tile for N = 192
+        ("gptq_marlin", "h200", (128, 576, 64), "machete"),
+        ("gptq_marlin", "h200", (192, 576, 64), "exllama"),
+        ("gptq_marlin", "a100", (128, 576, 64), "exllama"),
+        ("awq_marlin", "h200", (768, 768, -1), "machete"),
+        ("awq_marlin", "h200", (768, 768, 32), "marlin"),
+        ("awq_marlin", "h200", (128, 576, 64), "awq"),  # asks first whether Marlin could
+        ("awq_marlin", "a100", (576, 1536, 64), "marlin"),
+        ("awq", "a100", (576, 576, 64), "awq"),
+    ],
+)
+def test_variants_resolve_layer_by_layer(variant: str, device: str, layer: tuple[int, int, int], kernel: str) -> None:
+    assert kernels.resolve(variant, device, layer=layer) == kernel
+
+
+def test_machete_refuses_group_sizes_that_its_tile_does_not_divide() -> None:
+    with pytest.raises(ValueError, match="group size 32"):
+        kernels.plan("machete", (16, 768, 768), group_size=32, device="h200")
 
 
 def test_variants_resolve_to_kernels() -> None:

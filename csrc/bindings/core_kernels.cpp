@@ -3,6 +3,7 @@
 
 #include <mutex>
 #include <optional>
+#include <tuple>
 
 #include "bindings/arrays.h"
 #include "bindings/core_topics.h"
@@ -226,6 +227,7 @@ void bind_kernels(py::module_& m) {
       .def_readwrite("offsets", &KernelOptions::offsets)
       .def_readwrite("split", &KernelOptions::split)
       .def_readwrite("transposed", &KernelOptions::transposed)
+      .def_readwrite("inner_k_tiles", &KernelOptions::inner_k_tiles)
       .def_readwrite("activation_group", &KernelOptions::activation_group);
   bind_plan(m);
   py::class_<PackedWeight>(m, "PackedWeight")
@@ -252,7 +254,15 @@ void bind_kernels(py::module_& m) {
     for (const VariantInfo& v : variant_table()) out.append(py::make_tuple(v.variant, v.gpu_class, v.engine, v.kernel));
     return out;
   });
-  m.def("resolve_variant", &resolve_variant, py::arg("variant"), py::arg("gpu_class"), py::arg("engine"));
+  m.def(
+      "resolve_variant",
+      [](std::string_view variant, std::string_view gpu_class, std::string_view engine,
+         std::optional<std::tuple<int64_t, int64_t, int64_t>> layer) {
+        if (!layer) return resolve_variant(variant, gpu_class, engine);
+        const LayerShape shape{std::get<0>(*layer), std::get<1>(*layer), std::get<2>(*layer)};
+        return resolve_variant(variant, gpu_class, engine, &shape);
+      },
+      py::arg("variant"), py::arg("gpu_class"), py::arg("engine"), py::arg("layer") = py::none());
 }
 
 }  // namespace qf::bindings

@@ -33,6 +33,7 @@ struct KernelOptions {
   bool offsets = false;      // fp32: the checkpoint stores float offsets, weight = (q - z) * s + offset
   int split = 1;             // cublas, awq from 256 rows, hgemm: parts of K; 0: the rule or recorded table
   bool transposed = false;   // cublas: weights lie as [N, K] (a linear layer) instead of [K, N]
+  int inner_k_tiles = 8;     // tinygemm: tiles of 16 k that lie together in the packed weights
   int activation_group = 0;  // openvino: int8 activations in groups of this many k; 0: activations as they are
 };
 

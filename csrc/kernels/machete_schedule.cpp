@@ -13,6 +13,8 @@ struct Grid {
   int64_t k_tiles, columns, rows, cluster, wave;
 
   int64_t tiles() const { return columns * rows; }
+  /// Whether neighbouring cluster tiles of the linear order share their columns (and not their rows).
+  bool rows_fastest() const { return rows <= columns; }
 };
 
 /// Tiles that are cut along K; the rest take whole K.
@@ -23,9 +25,10 @@ int64_t cut_tiles(const Grid& g) {
   return cut - cut % g.cluster;
 }
 
-/// Groups of units, each with its own share of the tiles, so that neighbours share rows.
+/// Groups of units, each with its own share of the tiles: no more than there are tiles along the fast direction.
 int64_t choose_groups(const Grid& g, int64_t cut, int64_t units) {
-  const int64_t cluster_tiles = cut / g.cluster, cluster_units = units / g.cluster, most = std::min<int64_t>(8, g.rows);
+  const int64_t cluster_tiles = cut / g.cluster, cluster_units = units / g.cluster;
+  const int64_t most = std::min<int64_t>(8, g.rows_fastest() ? g.rows : g.columns / g.cluster);
   const auto large_enough = [&](int64_t groups) {
     return cluster_units % groups == 0 &&
            cluster_tiles / groups * g.cluster * g.k_tiles / (units / groups) >= kSmallestPiece;
@@ -84,10 +87,9 @@ MacheteSchedule machete_schedule(const Problem& p, const MacheteTile& tile, int6
   const int64_t cut = cut_tiles(g);
   int64_t units = std::min(g.wave, g.k_tiles * cut / kSmallestPiece);
   units -= units % c;
-  MacheteSchedule schedule{tile, g.rows, g.columns, "whole walks", false, {}};
+  MacheteSchedule schedule{tile, g.rows, g.columns, "whole walks", {}};
   std::vector<std::vector<int64_t>> cuts(static_cast<size_t>(g.tiles() / c), {0});  // per cluster tile
   if (cut > 0 && units > 0) {
-    schedule.mixed = cut < g.tiles();
     if (units > cut && units % cut == 0) {
       schedule.kind = "split-K in " + std::to_string(units / cut);
       std::fill_n(cuts.begin(), cut / c, even_cuts(g.k_tiles, units / cut));
@@ -103,9 +105,8 @@ MacheteSchedule machete_schedule(const Problem& p, const MacheteTile& tile, int6
     std::vector<int64_t>& tile_cuts = cuts[static_cast<size_t>(q)];
     std::sort(tile_cuts.begin(), tile_cuts.end());
     tile_cuts.push_back(g.k_tiles);
-    const bool rows_fastest = g.rows <= g.columns;
-    const int64_t row = rows_fastest ? q % g.rows : q / cluster_columns;
-    const int64_t column = rows_fastest ? q / g.rows : q % cluster_columns;
+    const int64_t row = g.rows_fastest() ? q % g.rows : q / cluster_columns;
+    const int64_t column = g.rows_fastest() ? q / g.rows : q % cluster_columns;
     for (int64_t j = 0; j < c; ++j) schedule.cuts[static_cast<size_t>(row * g.columns + column * c + j)] = tile_cuts;
   }
   return schedule;

@@ -18,7 +18,6 @@ struct MacheteSchedule {
   MacheteTile tile;
   int64_t row_tiles, column_tiles;         // column_tiles is rounded up to whole clusters
   std::string kind;                        // in words
-  bool mixed;                              // some tiles cut, others whole
   std::vector<std::vector<int64_t>> cuts;  // [row tile * column_tiles + column tile]: k-tiles 0, c1, c2, ..., K / 64
 };
 

@@ -15,11 +15,14 @@ Plan begin_plan(const char* kernel, const Problem& problem, const DeviceNumbers&
   const bool bf16 = problem.format == Format::bf16;
   plan.weight = options.dense ? WeightRule::dense : (bf16 ? WeightRule::bf16_sub_mul : WeightRule::fp16_sub_mul);
   plan.unit = bf16 ? device.bf16 : device.fp16;
-  if (options.bias) {
-    plan.epilogue.bias = BiasRule::after_rounding;
-    plan.unconfirmed.push_back("bias: added to the rounded result and rounded again (source only)");
-  }
+  add_bias_after(plan, options);
   return plan;
+}
+
+void add_bias_after(Plan& plan, const KernelOptions& options) {
+  if (!options.bias) return;
+  plan.epilogue.bias = BiasRule::after_rounding;
+  plan.unconfirmed.push_back("bias: added to the rounded result and rounded again (source only)");
 }
 
 void require_format(const char* kernel, Format format, std::initializer_list<Format> allowed) {

@@ -7,6 +7,8 @@ namespace qf {
 
 /// Shape, formats, sub_mul weights, the device's fp32-accumulating unit, bias after rounding where there is one.
 Plan begin_plan(const char* kernel, const Problem& problem, const DeviceNumbers& device, const KernelOptions& options);
+/// A bias that is added to the rounded result.
+void add_bias_after(Plan& plan, const KernelOptions& options);
 /// Refuses formats other than the listed ones, naming the kernel.
 void require_format(const char* kernel, Format format, std::initializer_list<Format> allowed);
 Narrow narrow_of(Format format);

@@ -75,6 +75,7 @@ enum class BiasRule : uint8_t {
   none,
   after_rounding,   // out = RN(RN(acc) + bias)
   before_rounding,  // out = RN(RN32(acc + bias))
+  fused_scale,      // out = RN(RN(acc) * s[column] + bias): the channel scale's multiplication and the addition, fused
 };
 
 struct Epilogue {

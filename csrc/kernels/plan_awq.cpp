@@ -14,7 +14,11 @@ constexpr int64_t kSlices = 8, kChunk = 32, kLargeRows = 256;
 Plan plan_awq(const Problem& problem, const DeviceNumbers& device, const KernelOptions& options) {
   require_format("awq", problem.format, {Format::fp16});
   if (problem.m >= kLargeRows) {
-    Plan plan = plan_cublas(problem, device, options);
+    KernelOptions without_bias = options;  // the bias is an addition of its own
+    without_bias.bias = false;
+    if (options.split == 1) without_bias.split = 0;  // inside vLLM nobody chooses it
+    Plan plan = plan_cublas(problem, device, without_bias);
+    add_bias_after(plan, options);
     plan.sentence = "awq from 256 rows: dequantized to fp16, then " + plan.sentence;
     return plan;
   }

@@ -35,7 +35,6 @@ Plan plan_exllama(const Problem& problem, const DeviceNumbers& device, const Ker
   plan.facts.push_back(std::to_string(tree.leaves.size()) + " blocks race" +
                        (tree.leaves.size() <= 2 ? " (not visible)" : ""));
   whole_output(plan, tree);
-  if (problem.k % kBlock != 0) plan.unconfirmed.push_back("last block shorter than 128 k: source only");
   // No matrix unit and no SM count takes part; nothing to note about the device.
   return plan;
 }

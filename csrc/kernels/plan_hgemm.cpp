@@ -9,6 +9,8 @@
 namespace qf {
 namespace {
 
+constexpr int64_t kTile = 64;  // of the kernels' K: parts are whole tiles
+
 struct RecordedSplit {
   int64_t n, k, first_m, last_m, split;
 };
@@ -45,13 +47,13 @@ Plan plan_hgemm(const Problem& problem, const DeviceNumbers& device, const Kerne
   plan.unit = device.fp16_out;
   const int64_t recorded = recorded_split(problem, device);
   const int64_t split = options.split ? options.split : recorded ? recorded : rule_split(problem, device);
-  const int64_t tiles = ceil_div(problem.k, 16), per = ceil_div(tiles, split);
+  const int64_t tiles = ceil_div(problem.k, kTile), per = ceil_div(tiles, split);
   Tree tree;
   tree.leaf_narrow = Narrow::fp16;
   std::vector<int32_t> parts;
   for (int64_t begin = 0; begin < tiles; begin += per) {
     parts.push_back(static_cast<int32_t>(tree.leaves.size()));
-    tree.leaves.push_back(straight_leaf(begin * 16, std::min(problem.k, (begin + per) * 16)));
+    tree.leaves.push_back(straight_leaf(begin * kTile, std::min(problem.k, (begin + per) * kTile)));
   }
   add_serially(tree, parts, Narrow::fp16);
   whole_output(plan, tree);

@@ -41,22 +41,17 @@ Tree pieces_tree(const std::vector<int64_t>& cuts) {
   return tree;
 }
 
-void note_machete(Plan& plan, const Problem& p, const MacheteSchedule& schedule) {
-  if (p.group == p.k) plan.unconfirmed.push_back("group size -1: source only");
-  if (schedule.tile.n == 256 || schedule.tile.m == 256) plan.unconfirmed.push_back("tiles of 256: source only");
-  if (schedule.mixed) plan.unconfirmed.push_back("data-parallel and stream-K tiles in one launch: source only");
-}
-
 }  // namespace
 
 Plan plan_machete(const Problem& problem, const DeviceNumbers& device, const KernelOptions& options) {
   require_format("machete", problem.format, {Format::fp16, Format::bf16});
   require(problem.k % kMacheteTileK == 0, "machete: K = ", problem.k, " is no multiple of 64");
   require(problem.n % 128 == 0, "machete: N = ", problem.n, " is no multiple of 128");
+  require(problem.group == problem.k || problem.group % kMacheteTileK == 0, "machete: group size ", problem.group,
+          " is neither -1 nor a multiple of 64");
   Plan plan = begin_plan("machete", problem, device, options);
   if (!options.symmetric) {
     plan.weight = problem.format == Format::bf16 ? WeightRule::bf16_fma : WeightRule::fp16_fma;
-    if (problem.format == Format::bf16) plan.unconfirmed.push_back("zero points with bf16: source only");
   }
   const MacheteTile tile = choose_tile(problem.m, problem.n, problem.k);
   const MacheteSchedule schedule = machete_schedule(problem, tile, device.sm_count);
@@ -71,7 +66,6 @@ Plan plan_machete(const Problem& problem, const DeviceNumbers& device, const Ker
   }
   plan.facts.push_back("tile n" + std::to_string(tile.n) + " m" + std::to_string(tile.m) + ", cluster " +
                        std::to_string(tile.cluster) + ", " + schedule.kind);
-  note_machete(plan, problem, schedule);
   note_device(plan, device);
   return plan;
 }

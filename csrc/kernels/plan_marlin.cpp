@@ -108,8 +108,6 @@ void plan_launch(Plan& plan, const Problem& p, const DeviceNumbers& device, int6
                        std::to_string(tile.k) + " n" + std::to_string(tile.n) + ", " + std::to_string(tiles) +
                        " tiles of " + std::to_string(k_tiles) + " k-tiles, " + std::to_string(striped) +
                        " striped by " + std::to_string(stripe) + " over " + std::to_string(sms) + " SMs");
-  if (tile.k == 64 && tile.n == 128 && p.k % 128 != 0)
-    plan.unconfirmed.push_back("tile (64, 128) with K % 128 != 0: source only");
 }
 
 }  // namespace
@@ -121,9 +119,15 @@ Plan plan_marlin(const Problem& problem, const DeviceNumbers& device, const Kern
   Plan plan = begin_plan("marlin", problem, device, options);
   plan.sentence = "K striped over SMs; warp rows added in a block, slices from the largest k down, partials " +
                   std::string(options.fp32_reduce ? "fp32" : format_name(problem.format));
+  plan.unconfirmed.clear();  // the bias of a kernel with groups is recorded
   if (problem.group == problem.k) {
     plan.weight = WeightRule::integer;
     plan.epilogue.channel_scale = true;
+    if (options.bias) {
+      plan.epilogue.bias = BiasRule::fused_scale;
+      plan.unconfirmed.push_back(
+          "bias: fused with the column's scale, except where an H200's compiler did not (8 x 8 corners)");
+    }
   }
   const Narrow hop = options.fp32_reduce ? Narrow::none : narrow_of(problem.format);
   for (int64_t begin = 0; begin < problem.m;) {

@@ -17,7 +17,7 @@ const std::vector<KernelInfo>& kernel_table() {
 
 const std::vector<VariantInfo>& variant_table() {
   static const std::vector<VariantInfo> table = {
-#define QF_VARIANT(variant, gpu_class, engine, kernel) {variant, gpu_class, engine, kernel},
+#define QF_VARIANT(variant, gpu_class, engine, layers, kernel) {variant, gpu_class, engine, layer_##layers, kernel},
 #include "kernels/variants.def"
 #undef QF_VARIANT
   };
@@ -33,11 +33,11 @@ const KernelInfo& find_kernel(std::string_view name) {
   throw Error("unknown kernel '" + std::string(name) + "'; one of: " + known);
 }
 
-std::string resolve_variant(std::string_view variant, std::string_view gpu_class, std::string_view engine) {
+std::string resolve_variant(std::string_view variant, std::string_view gpu_class, std::string_view engine,
+                            const LayerShape* layer) {
   for (const VariantInfo& line : variant_table()) {
-    const bool any_gpu = std::string_view("any") == line.gpu_class;
-    if (variant == line.variant && engine == line.engine && (any_gpu || gpu_class == line.gpu_class))
-      return line.kernel;
+    const bool gpu = std::string_view("any") == line.gpu_class || gpu_class == line.gpu_class;
+    if (variant == line.variant && engine == line.engine && gpu && (!layer || line.takes(*layer))) return line.kernel;
   }
   throw Error("no kernel is known for variant '" + std::string(variant) + "' on '" + std::string(gpu_class) +
               "' GPUs in engine '" + std::string(engine) + "'");

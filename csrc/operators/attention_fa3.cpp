@@ -49,17 +49,11 @@ void attention_fa3(const OperatorContext& context, const AttentionArgs& args) {
 }
 
 void attention_fa3_notes(const AttentionArgs& args, Notes& notes) {
-  if (args.dtype != DType::fp16) notes.push_back("attention fa3: bf16 (source only)");
-  if (args.head_size != 64)
-    notes.push_back("attention fa3: head size " + std::to_string(args.head_size) + " (tiles from source; 64 recorded)");
+  constexpr int64_t kPrompt = 1356, kDecode = 4539;  // longest recordings, with several queries and with one
   const AttentionSizes largest = largest_sizes(args);
-  if (largest.keys > 1316) notes.push_back("attention fa3: more than 1,316 keys");
-  for (int64_t i = 0; i < args.sequence_count; ++i) {
-    const AttentionSequence& sequence = args.sequences[i];
-    if (sequence.queries == 1 || sequence.queries == sequence.keys) continue;
-    notes.push_back("attention fa3: a chunk of queries behind earlier keys (chunked prefill)");
-    break;
-  }
+  if (largest.keys > (largest.queries > 1 ? kPrompt : kDecode))
+    notes.push_back("attention fa3: " + std::to_string(largest.keys) + " keys (recorded: " + std::to_string(kPrompt) +
+                    ", with one query " + std::to_string(kDecode) + ")");
 }
 
 }  // namespace qf

@@ -44,7 +44,7 @@ void fused_add_rms_norm_vllm(const OperatorContext& context, const FusedAddRmsNo
 }
 
 void fused_add_rms_norm_vllm_notes(const FusedAddRmsNormArgs& args, Notes& notes) {
-  norm_notes("fused_add_rms_norm", args.dtype, args.rows, args.columns, notes);
+  norm_notes("fused_add_rms_norm", args.columns, notes);
 }
 
 }  // namespace qf

@@ -19,15 +19,10 @@ inline void apply_norm(const SfuView& sfu, float square_total, int64_t columns, 
   for (int64_t i = 0; i < columns; ++i) x[i] = (x[i] * s) * weight[i];
 }
 
-inline void norm_notes(const char* operation, DType dtype, int64_t rows, int64_t columns, Notes& notes) {
-  if (dtype != DType::fp16)
-    notes.push_back(std::string(operation) + ": " + dtype_name(dtype) + " storage (source only)");
-  if (rows >= 256 && columns > 8 * 256) {  // shorter rows leave the smaller block no difference to make
-    notes.push_back(std::string(operation) + ": blocks of 256 threads from 256 rows on (source only)");
-  }
-  if (columns != 768)
-    notes.push_back(std::string(operation) + ": row length " + std::to_string(columns) + " (768 recorded)");
+inline void norm_notes(const char* operation, int64_t columns, Notes& notes) {
   if (columns % 8 != 0) notes.push_back(std::string(operation) + ": row length not a multiple of 8 (source only)");
+  if (columns > 6144)
+    notes.push_back(std::string(operation) + ": row length " + std::to_string(columns) + " (recorded to 6,144)");
 }
 
 }  // namespace qf

@@ -39,9 +39,6 @@ void rms_norm_vllm(const OperatorContext& context, const RmsNormArgs& args) {
   });
 }
 
-void rms_norm_vllm_notes(const RmsNormArgs& args, Notes& notes) {
-  norm_notes("rms_norm", args.dtype, args.rows, args.columns, notes);
-  if (args.inner_rows != 1) notes.push_back("rms_norm: per-head norm of queries and keys (source only)");
-}
+void rms_norm_vllm_notes(const RmsNormArgs& args, Notes& notes) { norm_notes("rms_norm", args.columns, notes); }
 
 }  // namespace qf

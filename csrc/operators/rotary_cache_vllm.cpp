@@ -1,4 +1,7 @@
 // vLLM 0.21's cache, which torch builds on the GPU: see numerics/rope_cache.h.
+#include <algorithm>
+#include <iterator>
+
 #include "operators/rotary_cache.h"
 #include "operators/vector_ops.h"
 
@@ -25,13 +28,11 @@ void rotary_cache_vllm(const OperatorContext& context, const RotaryCacheArgs& ar
 }
 
 void rotary_cache_vllm_notes(const RotaryCacheArgs& args, Notes& notes) {
-  if (args.dtype != DType::fp16)
-    notes.push_back(std::string("rotary cache: ") + dtype_name(args.dtype) + " storage (source only)");
-  if (args.scaling.factor != 1.0f) notes.push_back("rotary cache: Llama 3 scaling of the frequencies (source only)");
-  if (args.theta != 1e5f)
-    notes.push_back("rotary cache: another theta than 100,000 (CUDA's powf over other arguments)");
-  if (args.head_size != 64)
-    notes.push_back("rotary cache: head size " + std::to_string(args.head_size) + " (64 recorded)");
+  constexpr float kRecorded[] = {1e4f, 1e5f, 5e5f, 1e6f};
+  if (std::find(std::begin(kRecorded), std::end(kRecorded), args.theta) == std::end(kRecorded))
+    notes.push_back("rotary cache: theta " + std::to_string(args.theta) + " (CUDA's powf over other arguments)");
+  if (args.head_size != 64 && args.head_size != 128)
+    notes.push_back("rotary cache: head size " + std::to_string(args.head_size) + " (64 and 128 recorded)");
 }
 
 }  // namespace qf

@@ -25,9 +25,8 @@ void rotary_vllm(const OperatorContext& context, const RotaryArgs& args) {
 }
 
 void rotary_vllm_notes(const RotaryArgs& args, Notes& notes) {
-  if (args.dtype != DType::fp16)
-    notes.push_back(std::string("rotary: ") + dtype_name(args.dtype) + " storage (source only)");
-  if (args.head_size != 64) notes.push_back("rotary: head size " + std::to_string(args.head_size) + " (64 recorded)");
+  if (args.head_size != 64 && args.head_size != 128)
+    notes.push_back("rotary: head size " + std::to_string(args.head_size) + " (64 and 128 recorded)");
 }
 
 }  // namespace qf

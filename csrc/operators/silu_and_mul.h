@@ -14,7 +14,6 @@ struct SiluAndMulArgs {
 };
 
 void silu_and_mul_vllm(const OperatorContext& context, const SiluAndMulArgs& args);
-void silu_and_mul_vllm_notes(const SiluAndMulArgs& args, Notes& notes);
 void silu_and_mul_fp32(const OperatorContext& context, const SiluAndMulArgs& args);
 
 }  // namespace qf

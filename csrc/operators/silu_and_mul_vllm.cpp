@@ -22,9 +22,4 @@ void silu_and_mul_vllm(const OperatorContext& context, const SiluAndMulArgs& arg
   });
 }
 
-void silu_and_mul_vllm_notes(const SiluAndMulArgs& args, Notes& notes) {
-  if (args.dtype != DType::fp16)
-    notes.push_back(std::string("silu_and_mul: ") + dtype_name(args.dtype) + " storage (source only)");
-}
-
 }  // namespace qf

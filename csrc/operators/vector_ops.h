@@ -33,8 +33,9 @@ struct VectorOps {
   /// gate[i] = gate[i] / fma(scale[i], mantissa[i], 1).
   void (*divide_by_one_plus)(float* gate, const float* scale, const float* mantissa, int64_t n);
 
-  /// A thread's sum goes on with fma(scale, mantissa, sum) over its vectors of 8: t, t + threads, ... of n elements.
-  void (*thread_exp_sums)(const float* scale, const float* mantissa, int64_t n, int threads, float* sums);
+  /// A thread's sum goes on with fma(scale, mantissa, sum) over its vectors: t, t + threads, ... of n elements.
+  void (*thread_exp_sums)(const float* scale, const float* mantissa, int64_t n, int64_t vector, int threads,
+                          float* sums);
   /// A thread's chain of fma(x, x, sum) over its vectors of `length`: t, t + threads, ...
   void (*thread_square_sums)(const float* x, int64_t length, int64_t vectors, int threads, float* sums);
   /// The same with pairs, per vector of 8: p_j = fma(x_2j, x_2j, x_2j+1 * x_2j+1), sum = (((p0 + p1) + p2) + p3) + sum.

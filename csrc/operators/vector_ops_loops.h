@@ -133,12 +133,11 @@ void divide_by_one_plus(float* gate, const float* scale, const float* mantissa, 
   for (int64_t i = 0; i < n; ++i) gate[i] = silu_from_exp(gate[i], scale[i], mantissa[i]);
 }
 
-void thread_exp_sums(const float* scale, const float* mantissa, int64_t n, int threads, float* sums) {
-  constexpr int64_t kVector = 8;
+void thread_exp_sums(const float* scale, const float* mantissa, int64_t n, int64_t vector, int threads, float* sums) {
   for (int thread = 0; thread < threads; ++thread) {
     float sum = sums[thread];
-    for (int64_t first = thread * kVector; first < n; first += threads * kVector) {
-      const int64_t end = first + kVector < n ? first + kVector : n;
+    for (int64_t first = thread * vector; first < n; first += threads * vector) {
+      const int64_t end = first + vector < n ? first + vector : n;
       for (int64_t i = first; i < end; ++i) sum = std::fma(scale[i], mantissa[i], sum);
     }
     sums[thread] = sum;

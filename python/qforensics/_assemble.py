@@ -94,6 +94,7 @@ def _set_linear(
         wide = dtype == "bfloat16" or linear.weight.dtype.name == "bfloat16"
         packed = _core.pack_dense(stored(linear.weight, "bfloat16" if wide else "float16"), "bf16" if wide else "fp16")
         options.transposed = True  # a linear layer's weight lies as [N, K]
+        options.split = 0  # cuBLAS chooses
     elif linear.bits == 4:
         scales = np.ascontiguousarray(linear.scales)
         options.symmetric = bool((linear.zeros == 8).all())
@@ -113,14 +114,22 @@ def _set_linear(
 
 
 def assemble(
-    engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: str, dtype: str, progress: Progress | None = None
+    engine: Any,
+    checkpoint: Checkpoint,
+    *,
+    kernel: Callable[[tuple[int, int, int]], str],
+    dense_kernel: str,
+    dtype: str,
+    progress: Progress | None = None,
 ) -> tuple[str, ...]:
     """Read every weight of the checkpoint into the engine; returns what no recording confirms about that.
 
     Parameters
     ----------
-    kernel, dense_kernel
-        Names of kernels.def for quantized and for dense layers.
+    kernel
+        From (N, K, group size) of a quantized layer to a name of kernels.def.
+    dense_kernel
+        A name of kernels.def for dense layers.
     dtype
         Of activations: 'float16', 'bfloat16' or 'float32'.
     """
@@ -133,7 +142,10 @@ def assemble(
         prefix = f"model.layers.{layer}."
         for name, parts in _MERGED.items():
             linear = _merge([checkpoint.linear(prefix + part) for part in parts])
-            chosen = dense_kernel if isinstance(linear, DenseLinear) else kernel
+            chosen = dense_kernel
+            if isinstance(linear, QuantizedLinear):
+                k, n = linear.codes.shape
+                chosen = kernel((n, k, linear.group_size))
             _set_linear(engine, name, layer, chosen, linear, dtype)
         engine.set_tensor("input_norm", layer, stored(checkpoint.tensor(prefix + "input_layernorm.weight"), dtype))
         engine.set_tensor(

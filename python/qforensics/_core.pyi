@@ -22,6 +22,7 @@ class KernelOptions:
     offsets: bool
     transposed: bool
     split: int
+    inner_k_tiles: int
     activation_group: int
 
 class DeviceNumbers:
@@ -85,7 +86,9 @@ def explain_race(
 ) -> dict[str, Any]: ...
 def kernel_table() -> list[tuple[str, str, str]]: ...
 def variant_table() -> list[tuple[str, str, str, str]]: ...
-def resolve_variant(variant: str, gpu_class: str, engine: str) -> str: ...
+def resolve_variant(
+    variant: str, gpu_class: str, engine: str, layer: tuple[int, int, int] | None = None
+) -> str: ...
 
 # forensics
 _Rows = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]

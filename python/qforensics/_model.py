@@ -54,6 +54,7 @@ class Model:
         device: DeviceProfile,
         profile: str,
         kernel: str,
+        layer_kernel: Callable[[tuple[int, int, int]], str] | None,
         threads: int,
         isa: str,
         seed: int,
@@ -62,6 +63,7 @@ class Model:
     ) -> None:
         self.checkpoint, self.variant, self.device = checkpoint, variant, device
         self.profile, self.kernel, self.deterministic = profile, kernel, deterministic
+        self._layer_kernel = layer_kernel or (lambda layer: kernel)
         self._threads, self._isa, self._seed, self._runs = threads, isa, seed, 0
         self._dtype = "float32" if profile == "fp32" else variant.dtype
         self._engine = self._build(progress)
@@ -84,7 +86,7 @@ class Model:
         engine.set_tensor("rotary_cache", -1, self._rotary_cache())
         dense = "fp32" if self._dtype == "float32" else "cublas"
         self._notes = assemble(
-            engine, self.checkpoint, kernel=self.kernel, dense_kernel=dense, dtype=self._dtype, progress=progress
+            engine, self.checkpoint, kernel=self._layer_kernel, dense_kernel=dense, dtype=self._dtype, progress=progress
         )
         engine.finish()
         release_unused()

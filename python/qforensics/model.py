@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from pathlib import Path
 
@@ -80,12 +81,15 @@ def load_model(
         raise ValueError(f"unknown engine profile {profile!r}; one of: {', '.join(PROFILES)}")
     if profile != "fp32" and chosen.dtype == "float32":
         raise ValueError(f"variant {chosen.name!r} is not run by vLLM; its profile is 'fp32'")
+    named = kernel or _kernel_of(chosen, gpu, profile)
+    by_layer = kernel is None and named != "fp32"
     return Model(
         checkpoint,
         variant=chosen,
         device=gpu,
         profile=profile,
-        kernel=kernel or _kernel_of(chosen, gpu, profile),
+        kernel=named,
+        layer_kernel=functools.partial(_layer_kernel, chosen.name, gpu) if by_layer else None,
         threads=threads or len(os.sched_getaffinity(0)),
         isa=isa or selected_isa(),
         seed=seed,
@@ -112,6 +116,10 @@ def _variant_of(checkpoint: Checkpoint) -> variants.Variant:
         if checkpoint.format in candidate.formats:
             return candidate
     raise ValueError(f"{checkpoint.path}: no variant runs the format {checkpoint.format!r}")
+
+
+def _layer_kernel(variant: str, device: DeviceProfile, layer: tuple[int, int, int]) -> str:
+    return resolve(variant, device, ENGINE, layer=layer)
 
 
 def _kernel_of(variant: variants.Variant, device: DeviceProfile, profile: str) -> str:

@@ -80,12 +80,22 @@ def variants() -> list[tuple[str, str, str, str]]:
     return list(_core.variant_table())
 
 
-def resolve(variant: str, device: DeviceProfile | str, engine: str = "vllm-0.21") -> str:
-    """The kernel that an engine runs for a variant on a GPU."""
+def resolve(
+    variant: str,
+    device: DeviceProfile | str,
+    engine: str = "vllm-0.21",
+    *,
+    layer: tuple[int, int, int] | None = None,
+) -> str:
+    """The kernel that an engine runs for a variant on a GPU.
+
+    `layer` is (N, K, group size, -1 for one group) of one linear layer, merged as the engine merges it: vLLM chooses
+    layer by layer. Without it: the kernel for the shapes that the first choice takes.
+    """
     known_name(variant, {line[0] for line in variants()}, "variant")
     known_name(engine, {line[2] for line in variants()}, "engine")
     profile = find_device(device) if isinstance(device, str) else device
-    return str(_core.resolve_variant(variant, profile.architecture, engine))
+    return str(_core.resolve_variant(variant, profile.architecture, engine, layer))
 
 
 def device_numbers(device: DeviceProfile | str) -> dict[str, Any]:
@@ -143,15 +153,15 @@ def kernel_options(asked: str, kernel: str, given: dict[str, Any]) -> Any:
     for name in given:
         known_name(name, allowed, f"option of {asked}")
     options = _core.KernelOptions()
-    for name in ("fp32_reduce", "activation_group", "symmetric"):
+    for name in ("fp32_reduce", "activation_group", "symmetric", "inner_k_tiles"):
         if name in given:
             setattr(options, name, given[name])
     if "split" in given:
         options.split = 0 if given["split"] == "auto" else int(given["split"])
     if "layout" in given:
         options.transposed = known_name(given["layout"], ("kn", "nk"), "layout") == "nk"
-    if given.get("inner_k_tiles", 8) not in (2, 4, 8):  # a packing of the same sums: no bit depends on it
-        raise ValueError(f"inner_k_tiles must be 2, 4 or 8, got {given['inner_k_tiles']}")
+    if options.inner_k_tiles not in (2, 4, 8):
+        raise ValueError(f"inner_k_tiles must be 2, 4 or 8, got {options.inner_k_tiles}")
     return options
 
 

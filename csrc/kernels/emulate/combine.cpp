@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/emulate/convert.h"
+#include "kernels/emulate/round_to_odd.h"
 
 namespace qf {
 namespace {
@@ -75,7 +76,10 @@ void finish_row(Isa isa, const EpilogueArgs& args, const float* root, int64_t co
   }
   if (args.rule->channel_scale) {
     narrow_span(isa, narrow, scratch, columns);
-    for (int64_t c = 0; c < columns; ++c) scratch[c] *= args.channel_scale[c];
+    for (int64_t c = 0; c < columns; ++c) scratch[c] *= args.channel_scale[c];  // exact: 16-bit factors
+  }
+  if (args.rule->bias == BiasRule::fused_scale) {
+    for (int64_t c = 0; c < columns; ++c) scratch[c] = add_to_odd(scratch[c], args.bias[c]);
   }
   if (args.rule->bias == BiasRule::after_rounding) {
     narrow_span(isa, narrow, scratch, columns);
