@@ -53,6 +53,8 @@ void attention_fa3_notes(const AttentionArgs& args, Notes& notes) {
   if (args.head_size != 64)
     notes.push_back("attention fa3: head size " + std::to_string(args.head_size) + " (tiles from source; 64 recorded)");
   const AttentionSizes largest = largest_sizes(args);
+  if (largest.group != 3)
+    notes.push_back("attention fa3: " + std::to_string(largest.group) + " heads per key-value head (3 recorded)");
   if (largest.keys > 1316) notes.push_back("attention fa3: more than 1,316 keys");
   for (int64_t i = 0; i < args.sequence_count; ++i) {
     const AttentionSequence& sequence = args.sequences[i];

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from qforensics import _core
-from qforensics.checkpoints import Checkpoint, DenseLinear, ModelConfig, QuantizedLinear
+from qforensics.checkpoints import Checkpoint, CheckpointError, DenseLinear, QuantizedLinear
 
-__all__ = ["assemble", "engine_config", "stored"]
+__all__ = ["assemble", "stored"]
 
 Progress = Callable[[int, int], None]
 EIGHT_BIT_HEAD = "lm_head and embedding: 8-bit weights rounded to fp16 (order and rounding named by us)"
@@ -22,28 +23,26 @@ _MERGED = {  # vLLM merges these: the kernels see the sum of their columns
 }
 
 
-def engine_config(config: ModelConfig) -> dict[str, Any]:
-    """The sizes that the engine wants."""
-    return {
-        "layers": config.num_layers,
-        "hidden": config.hidden_size,
-        "intermediate": config.intermediate_size,
-        "heads": config.num_heads,
-        "kv_heads": config.num_kv_heads,
-        "head_size": config.head_dim,
-        "vocabulary": config.vocab_size,
-        "rms_epsilon": config.rms_norm_eps,
-    }
-
-
 def stored(array: np.ndarray, dtype: str) -> np.ndarray:
-    """An array in the engine's storage: float32, or the bits of a 16-bit float (rounded to nearest)."""
+    """An array in the engine's storage: float32, or the bits of a 16-bit float, rounded to nearest as vLLM loads it.
+
+    Raises
+    ------
+    ValueError
+        A finite value becomes infinite.
+    """
     import ml_dtypes
 
     if dtype == "float32":
         return np.ascontiguousarray(array, np.float32)
     wanted = np.dtype(np.float16 if dtype == "float16" else ml_dtypes.bfloat16)
-    return np.ascontiguousarray(array.astype(wanted)).view(np.uint16)
+    if array.dtype == wanted:
+        return np.ascontiguousarray(array).view(np.uint16)
+    with np.errstate(over="ignore"):
+        rounded = np.ascontiguousarray(array.astype(wanted))
+    if np.isinf(rounded).any() and not np.isinf(array).any():
+        raise ValueError(f"expected values that {dtype} can hold, found {float(np.abs(array).max()):g}")
+    return rounded.view(np.uint16)
 
 
 def _merge(linears: Sequence[QuantizedLinear | DenseLinear]) -> QuantizedLinear | DenseLinear:
@@ -84,14 +83,22 @@ def _merge(linears: Sequence[QuantizedLinear | DenseLinear]) -> QuantizedLinear 
     )
 
 
+def _pack_dense(weight: np.ndarray, dtype: str) -> Any:
+    """Numbers as `dtype` activations meet them: rounded to it, or, where it is float32, in their own format."""
+    own = weight.dtype.name if dtype == "float32" else dtype
+    if own == "float32":
+        return _core.pack_dense(np.ascontiguousarray(weight, np.float32))
+    return _core.pack_dense(stored(weight, own), "bf16" if own == "bfloat16" else "fp16")
+
+
 def _set_linear(
     engine: Any, name: str, layer: int, kernel: str, linear: QuantizedLinear | DenseLinear, dtype: str
 ) -> None:
     options = _core.KernelOptions()
+    options.split = 0  # what the recordings show
     bias = None if linear.bias is None else stored(linear.bias, dtype)
     if isinstance(linear, DenseLinear):
-        wide = dtype == "bfloat16" or linear.weight.dtype.name == "bfloat16"
-        packed = _core.pack_dense(stored(linear.weight, "bfloat16" if wide else "float16"), "bf16" if wide else "fp16")
+        packed = _pack_dense(linear.weight, dtype)
         options.transposed = True  # a linear layer's weight lies as [N, K]
     elif linear.bits == 4:
         scales = np.ascontiguousarray(linear.scales)
@@ -112,7 +119,14 @@ def _set_linear(
 
 
 def assemble(
-    engine: Any, checkpoint: Checkpoint, *, kernel: str, dense_kernel: str, dtype: str, progress: Progress | None = None
+    engine: Any,
+    checkpoint: Checkpoint,
+    *,
+    kernel: str,
+    dense_kernel: str,
+    dtype: str,
+    dequantize: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[str, ...]:
     """Read every weight of the checkpoint into the engine; returns what no recording confirms about that.
 
@@ -122,38 +136,67 @@ def assemble(
         Names of kernels.def for quantized and for dense layers.
     dtype
         Of activations: 'float16', 'bfloat16' or 'float32'.
+    dequantize
+        Whether quantized layers become dense ones (GGUF, which runs as fp16).
+
+    Raises
+    ------
+    CheckpointError
+        A weight that `dtype` cannot hold, layers that cannot be merged; see also `Checkpoint.linear`.
     """
     config = checkpoint.config
+
+    def read(name: str) -> QuantizedLinear | DenseLinear:
+        linear = checkpoint.linear(name)
+        plain = dequantize and isinstance(linear, QuantizedLinear)
+        return DenseLinear(linear.dequantize(), linear.bias) if plain else linear
+
+    def set_tensor(name: str, layer: int, source: str) -> None:
+        with _named(checkpoint, source):
+            engine.set_tensor(name, layer, stored(checkpoint.tensor(source), dtype))
+
     # the largest first, while nothing else is held: its file pages, its array and its panels exist side by side
-    head, notes = _head(checkpoint)
-    _set_linear(engine, "lm_head", -1, dense_kernel, head, dtype)
+    head, notes = _head(read("lm_head"))
+    tied = config.tie_embeddings and isinstance(head, DenseLinear)  # then rows come from the head's panels
+    with _named(checkpoint, "lm_head"):
+        chosen = dense_kernel if isinstance(head, DenseLinear) else kernel
+        _set_linear(engine, "lm_head", -1, chosen, head, dtype)
     del head
     for layer in range(config.num_layers):
         prefix = f"model.layers.{layer}."
         for name, parts in _MERGED.items():
-            linear = _merge([checkpoint.linear(prefix + part) for part in parts])
-            chosen = dense_kernel if isinstance(linear, DenseLinear) else kernel
-            _set_linear(engine, name, layer, chosen, linear, dtype)
-        engine.set_tensor("input_norm", layer, stored(checkpoint.tensor(prefix + "input_layernorm.weight"), dtype))
-        engine.set_tensor(
-            "post_attention_norm", layer, stored(checkpoint.tensor(prefix + "post_attention_layernorm.weight"), dtype)
-        )
+            with _named(checkpoint, prefix + " and ".join(parts)):
+                linear = _merge([read(prefix + part) for part in parts])
+                chosen = dense_kernel if isinstance(linear, DenseLinear) else kernel
+                _set_linear(engine, name, layer, chosen, linear, dtype)
+        set_tensor("input_norm", layer, prefix + "input_layernorm.weight")
+        set_tensor("post_attention_norm", layer, prefix + "post_attention_layernorm.weight")
         if config.qk_norm:
-            engine.set_tensor("q_norm", layer, stored(checkpoint.tensor(prefix + "self_attn.q_norm.weight"), dtype))
-            engine.set_tensor("k_norm", layer, stored(checkpoint.tensor(prefix + "self_attn.k_norm.weight"), dtype))
+            set_tensor("q_norm", layer, prefix + "self_attn.q_norm.weight")
+            set_tensor("k_norm", layer, prefix + "self_attn.k_norm.weight")
         if progress:
             progress(layer + 1, config.num_layers + 1)
-    engine.set_tensor("final_norm", -1, stored(checkpoint.tensor("model.norm.weight"), dtype))
-    if not config.tie_embeddings:
-        engine.set_tensor("embedding", -1, stored(checkpoint.tensor("model.embed_tokens.weight"), dtype))
+    set_tensor("final_norm", -1, "model.norm.weight")
+    if not tied:
+        set_tensor("embedding", -1, "model.embed_tokens.weight")
     if progress:
         progress(config.num_layers + 1, config.num_layers + 1)
     return notes
 
 
-def _head(checkpoint: Checkpoint) -> tuple[QuantizedLinear | DenseLinear, tuple[str, ...]]:
+@contextmanager
+def _named(checkpoint: Checkpoint, name: str) -> Iterator[None]:
+    """Give a value's error the place it came from."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: {name}: {error}") from None
+
+
+def _head(head: QuantizedLinear | DenseLinear) -> tuple[QuantizedLinear | DenseLinear, tuple[str, ...]]:
     """The output layer, dense where it holds 8-bit codes (OpenVINO's), which no kernel of ours takes."""
-    head = checkpoint.linear("lm_head")
     if isinstance(head, DenseLinear) or head.bits == 4:
         return head, ()
     return DenseLinear(head.dequantize().astype(np.float16), head.bias), (EIGHT_BIT_HEAD,)
