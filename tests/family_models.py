@@ -1,13 +1,24 @@
 """Small random models of every family, written by transformers itself; the shapes are odd on purpose."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from safetensors.numpy import save_file
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)  # fmt: skip
 from transformers.modeling_utils import PreTrainedModel
 
 import qforensics as qf
+from qforensics.checkpoints import Checkpoint
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -93,3 +104,26 @@ def all_logprobs(rows: qf.LogprobRows, vocabulary: int) -> np.ndarray:
     order = np.argsort(rows.ids.reshape(-1, vocabulary), axis=1)
     assert (np.take_along_axis(rows.ids.reshape(-1, vocabulary), order, 1) == np.arange(vocabulary)).all()
     return np.take_along_axis(rows.logprobs.reshape(-1, vocabulary), order, 1)
+
+
+def rms(a: np.ndarray, b: np.ndarray) -> float:
+    assert a.shape == b.shape
+    return float(np.sqrt(np.mean((a.astype(np.float64) - b) ** 2)))
+
+
+def half_precision_noise(path: Path, ids: list[int], expected: np.ndarray, dtype: torch.dtype) -> float:
+    """Rms distance of transformers' own run in `dtype` on this CPU from `expected`: what 16-bit roundings cost."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="eager").eval()
+    return rms(reference_logprobs(model, ids), expected)
+
+
+def write_dequantized(checkpoint: Checkpoint, path: Path, dtype: "np.dtype[np.generic] | type") -> PreTrainedModel:
+    """Write what the kernels multiply with as a dense checkpoint, and return transformers' fp32 model of it."""
+    tensors = {name: checkpoint.tensor(name) for name in checkpoint.names}
+    for name in checkpoint.linear_names:
+        if name != "lm_head" or not checkpoint.config.tie_embeddings:
+            tensors[name + ".weight"] = checkpoint.linear(name).dequantize().astype(dtype)
+    path.mkdir()
+    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path / "model.safetensors", {"format": "pt"})
+    (path / "config.json").write_text(json.dumps(checkpoint.config.to_hf()))
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from qforensics import _core
 from qforensics.checkpoints import Checkpoint, CheckpointError, DenseLinear, QuantizedLinear
+from qforensics.checkpoints._errors import mismatch
 
 __all__ = ["assemble", "stored"]
 
@@ -147,7 +149,7 @@ def assemble(
     config = checkpoint.config
 
     def read(name: str) -> QuantizedLinear | DenseLinear:
-        linear = checkpoint.linear(name)
+        linear = _without_stray_bias(checkpoint, name)
         plain = dequantize and isinstance(linear, QuantizedLinear)
         return DenseLinear(linear.dequantize(), linear.bias) if plain else linear
 
@@ -182,6 +184,22 @@ def assemble(
     if progress:
         progress(config.num_layers + 1, config.num_layers + 1)
     return notes
+
+
+def _without_stray_bias(checkpoint: Checkpoint, name: str) -> QuantizedLinear | DenseLinear:
+    """A linear layer with the bias its architecture has: engines skip stored zeros (GPTQ tools write them); more is
+    refused."""
+    linear = checkpoint.linear(name)
+    if linear.bias is None or name + ".bias" in checkpoint.names:
+        return linear
+    if np.any(linear.bias):
+        raise mismatch(
+            checkpoint.path,
+            name + ".bias",
+            expected=f"none in {checkpoint.config.architecture}",
+            found="one that is not zero",
+        )
+    return replace(linear, bias=None)
 
 
 @contextmanager
