@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,31 +93,81 @@ def _pack_dense(weight: np.ndarray, dtype: str) -> Any:
     return _core.pack_dense(stored(weight, own), "bf16" if own == "bfloat16" else "fp16")
 
 
-def _set_linear(
-    engine: Any, name: str, layer: int, kernel: str, linear: QuantizedLinear | DenseLinear, dtype: str
-) -> None:
-    options = _core.KernelOptions()
-    options.split = 0  # what the recordings show
-    bias = None if linear.bias is None else stored(linear.bias, dtype)
-    if isinstance(linear, DenseLinear):
-        packed = _pack_dense(linear.weight, dtype)
-        options.transposed = True  # a linear layer's weight lies as [N, K]
-    elif linear.bits == 4:
-        scales = np.ascontiguousarray(linear.scales)
-        options.symmetric = bool((linear.zeros == 8).all())
-        options.offsets = linear.offsets is not None
-        packed = _core.pack_codes(
-            np.ascontiguousarray(linear.codes),
-            np.ascontiguousarray(linear.zeros),
-            scales.view(np.uint16),
-            "bf16" if scales.dtype.name == "bfloat16" else "fp16",
-            linear.group_size,
-            linear.offsets,
-            linear.group_index,
-        )
-    else:
-        raise ValueError(f"{name} of layer {layer}: the kernels take 4-bit codes, found {linear.bits}-bit ones")
-    engine.set_linear(name, layer, kernel, options, packed, bias)
+def _pack_codes(linear: QuantizedLinear) -> Any:
+    if linear.bits != 4:
+        raise ValueError(f"the kernels take 4-bit codes, found {linear.bits}-bit ones")
+    scales = np.ascontiguousarray(linear.scales)
+    return _core.pack_codes(
+        np.ascontiguousarray(linear.codes),
+        np.ascontiguousarray(linear.zeros),
+        scales.view(np.uint16),
+        "bf16" if scales.dtype.name == "bfloat16" else "fp16",
+        linear.group_size,
+        linear.offsets,
+        linear.group_index,
+    )
+
+
+@dataclass(frozen=True)
+class _Assembly:
+    """Where weights come from, where they go, and how they are stored there."""
+
+    engine: Any
+    checkpoint: Checkpoint
+    kernel: str
+    dense_kernel: str
+    dtype: str
+    dequantize: bool
+
+    def read(self, name: str) -> QuantizedLinear | DenseLinear:
+        linear = _without_stray_bias(self.checkpoint, name)
+        plain = self.dequantize and isinstance(linear, QuantizedLinear)
+        return DenseLinear(linear.dequantize(), linear.bias) if plain else linear
+
+    def set_tensor(self, name: str, layer: int, source: str) -> None:
+        with self.named(source):
+            self.engine.set_tensor(name, layer, stored(self.checkpoint.tensor(source), self.dtype))
+
+    def set_linear(self, name: str, layer: int, linear: QuantizedLinear | DenseLinear) -> None:
+        options = _core.KernelOptions()
+        options.split = 0  # what the recordings show
+        bias = None if linear.bias is None else stored(linear.bias, self.dtype)
+        if isinstance(linear, DenseLinear):
+            kernel, packed = self.dense_kernel, _pack_dense(linear.weight, self.dtype)
+            options.transposed = True  # a linear layer's weight lies as [N, K]
+        else:
+            kernel, packed = self.kernel, _pack_codes(linear)
+            options.symmetric = self.checkpoint.quantization.get("sym") is True
+            options.offsets = linear.offsets is not None
+        self.engine.set_linear(name, layer, kernel, options, packed, bias)
+
+    def set_head(self) -> tuple[bool, tuple[str, ...]]:
+        """Whether rows of the embedding come from its panels, and what no recording confirms about it."""
+        head, notes = _head(self.read("lm_head"))
+        with self.named("lm_head"):
+            self.set_linear("lm_head", -1, head)
+        return self.checkpoint.config.tie_embeddings and isinstance(head, DenseLinear), notes
+
+    def set_layer(self, layer: int) -> None:
+        prefix = f"model.layers.{layer}."
+        for name, parts in _MERGED.items():
+            with self.named(prefix + " and ".join(parts)):
+                self.set_linear(name, layer, _merge([self.read(prefix + part) for part in parts]))
+        self.set_tensor("input_norm", layer, prefix + "input_layernorm.weight")
+        self.set_tensor("post_attention_norm", layer, prefix + "post_attention_layernorm.weight")
+        if self.checkpoint.config.qk_norm:
+            self.set_tensor("q_norm", layer, prefix + "self_attn.q_norm.weight")
+            self.set_tensor("k_norm", layer, prefix + "self_attn.k_norm.weight")
+
+    @contextmanager
+    def named(self, name: str) -> Iterator[None]:
+        """Give a value's error the place it came from."""
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except ValueError as error:
+            raise CheckpointError(f"{self.checkpoint.path}: {name}: {error}") from None
 
 
 def assemble(
@@ -146,43 +196,19 @@ def assemble(
     CheckpointError
         A weight that `dtype` cannot hold, layers that cannot be merged; see also `Checkpoint.linear`.
     """
-    config = checkpoint.config
-
-    def read(name: str) -> QuantizedLinear | DenseLinear:
-        linear = _without_stray_bias(checkpoint, name)
-        plain = dequantize and isinstance(linear, QuantizedLinear)
-        return DenseLinear(linear.dequantize(), linear.bias) if plain else linear
-
-    def set_tensor(name: str, layer: int, source: str) -> None:
-        with _named(checkpoint, source):
-            engine.set_tensor(name, layer, stored(checkpoint.tensor(source), dtype))
-
+    assembly = _Assembly(engine, checkpoint, kernel, dense_kernel, dtype, dequantize)
+    layers = checkpoint.config.num_layers
     # the largest first, while nothing else is held: its file pages, its array and its panels exist side by side
-    head, notes = _head(read("lm_head"))
-    tied = config.tie_embeddings and isinstance(head, DenseLinear)  # then rows come from the head's panels
-    with _named(checkpoint, "lm_head"):
-        chosen = dense_kernel if isinstance(head, DenseLinear) else kernel
-        _set_linear(engine, "lm_head", -1, chosen, head, dtype)
-    del head
-    for layer in range(config.num_layers):
-        prefix = f"model.layers.{layer}."
-        for name, parts in _MERGED.items():
-            with _named(checkpoint, prefix + " and ".join(parts)):
-                linear = _merge([read(prefix + part) for part in parts])
-                chosen = dense_kernel if isinstance(linear, DenseLinear) else kernel
-                _set_linear(engine, name, layer, chosen, linear, dtype)
-        set_tensor("input_norm", layer, prefix + "input_layernorm.weight")
-        set_tensor("post_attention_norm", layer, prefix + "post_attention_layernorm.weight")
-        if config.qk_norm:
-            set_tensor("q_norm", layer, prefix + "self_attn.q_norm.weight")
-            set_tensor("k_norm", layer, prefix + "self_attn.k_norm.weight")
+    tied, notes = assembly.set_head()
+    for layer in range(layers):
+        assembly.set_layer(layer)
         if progress:
-            progress(layer + 1, config.num_layers + 1)
-    set_tensor("final_norm", -1, "model.norm.weight")
+            progress(layer + 1, layers + 1)
+    assembly.set_tensor("final_norm", -1, "model.norm.weight")
     if not tied:
-        set_tensor("embedding", -1, "model.embed_tokens.weight")
+        assembly.set_tensor("embedding", -1, "model.embed_tokens.weight")
     if progress:
-        progress(config.num_layers + 1, config.num_layers + 1)
+        progress(layers + 1, layers + 1)
     return notes
 
 
@@ -200,17 +226,6 @@ def _without_stray_bias(checkpoint: Checkpoint, name: str) -> QuantizedLinear | 
             found="one that is not zero",
         )
     return replace(linear, bias=None)
-
-
-@contextmanager
-def _named(checkpoint: Checkpoint, name: str) -> Iterator[None]:
-    """Give a value's error the place it came from."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(f"{checkpoint.path}: {name}: {error}") from None
 
 
 def _head(head: QuantizedLinear | DenseLinear) -> tuple[QuantizedLinear | DenseLinear, tuple[str, ...]]:
