@@ -14,3 +14,11 @@ def demo_model() -> str:
 
     prepare.prepare()
     return prepare.DEFAULT_MODEL
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf(tmp_path_factory) -> Path:
+    """The demo model's source, unpadded, downloaded once."""
+    from qforensics import _smollm2
+
+    return _smollm2.fetch_gguf(tmp_path_factory.mktemp("gguf"), None, None)

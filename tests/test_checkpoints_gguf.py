@@ -47,7 +47,7 @@ def write_gguf(path, config, kind, *, extra=()):
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_array("tokenizer.ggml.tokens", ["a", "bc", ""])
     for key, value in extra:
-        writer.add_string(key, value)
+        (writer.add_uint32 if isinstance(value, int) else writer.add_string)(key, value)
     values = {}
     for name, array in dense_tensors(config).items():
         module, _, suffix = name.rpartition(".")

@@ -87,8 +87,8 @@ def test_every_form_opens_and_means_the_same_model(made):
         assert error < 0.2 if form != "fp16" else error == 0
 
 
-def test_padding_is_zero_and_the_rest_is_the_gguf_files(made, tmp_path):
-    source = load(_smollm2.fetch_gguf(tmp_path, None, None))
+def test_padding_is_zero_and_the_rest_is_the_gguf_files(made, smollm2_gguf):
+    source = load(smollm2_gguf)
     dense = load(folder(made, "fp16"))
 
     def original(name):

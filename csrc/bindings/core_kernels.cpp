@@ -46,6 +46,13 @@ PackedWeight pack_codes_array(const Array<uint8_t>& codes, const Array<uint8_t>&
   return pack_codes(source);
 }
 
+PackedWeight pack_wide_array(const Array<float>& weight) {
+  require_shape(weight, {-1, -1}, "weight");
+  const int64_t n = weight.shape(0), k = weight.shape(1);
+  py::gil_scoped_release release;
+  return pack_dense(weight.data(), n, k);
+}
+
 PackedWeight pack_dense_array(const Array<uint16_t>& weight, const std::string& format) {
   require_shape(weight, {-1, -1}, "weight");
   const int64_t n = weight.shape(0), k = weight.shape(1);
@@ -238,6 +245,7 @@ void bind_kernels(py::module_& m) {
   m.def("pack_codes", &pack_codes_array, py::arg("codes"), py::arg("zeros"), py::arg("scales"), py::arg("scale_format"),
         py::arg("group_size"), py::arg("offsets"), py::arg("group_index"));
   m.def("pack_dense", &pack_dense_array, py::arg("weight"), py::arg("format"));
+  m.def("pack_dense", &pack_wide_array, py::arg("weight"));
   py::class_<Runner>(m, "KernelRunner").def(py::init<const std::string&, int>(), py::arg("isa"), py::arg("threads"));
   m.def("emulate_gemm", &emulate, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("bias"),
         py::arg("runner"), py::arg("seed"), py::arg("deterministic"), py::arg("rows") = py::none());

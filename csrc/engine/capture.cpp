@@ -28,11 +28,10 @@ void append_row(const float* logprobs, const int32_t* top_ids, const float* top_
 
 }  // namespace
 
-void capture_logprobs(const Transformer& model, const at::Tensor& logits, const std::vector<int32_t>& targets,
-                      int64_t top_k, const RequestedIds& requested, int64_t first_requested_row, LogprobRows& rows) {
+void capture_logprobs(Transformer& model, const at::Tensor& logits, const std::vector<int32_t>& targets, int64_t top_k,
+                      const RequestedIds& requested, int64_t first_requested_row, LogprobRows& rows) {
   const int64_t vocabulary = logits.size(1), count = logits.size(0);
   require(static_cast<int64_t>(targets.size()) == count, "capture: ", targets.size(), " targets for ", count, " rows");
-  const OperatorContext context = model.machine().operators();
   std::vector<float> logprobs(static_cast<size_t>(std::min(count, kChunkRows) * vocabulary));
   std::vector<int32_t> ids(static_cast<size_t>(kChunkRows * top_k));
   std::vector<float> values(ids.size());
@@ -40,8 +39,8 @@ void capture_logprobs(const Transformer& model, const at::Tensor& logits, const 
     const int64_t n = std::min(kChunkRows, count - first);
     const LogSoftmaxArgs softmax{model.dtype(), logits.narrow(0, first, n).data_ptr(), logprobs.data(), n, vocabulary,
                                  vocabulary};
-    model.operators().log_softmax(context, softmax);
-    model.operators().top_k(context, {logprobs.data(), n, vocabulary, top_k, ids.data(), values.data()});
+    model.log_softmax(softmax);
+    model.top_k({logprobs.data(), n, vocabulary, top_k, ids.data(), values.data()});
     for (int64_t i = 0; i < n; ++i) {
       const int32_t target = targets[static_cast<size_t>(first + i)];
       std::vector<int32_t> extra;

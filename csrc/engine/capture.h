@@ -24,7 +24,7 @@ struct RequestedIds {
 };
 
 /// Appends one row per row of logits ([rows, vocabulary]). A target below zero means: the row's largest logprob.
-void capture_logprobs(const Transformer& model, const at::Tensor& logits, const std::vector<int32_t>& targets,
-                      int64_t top_k, const RequestedIds& requested, int64_t first_requested_row, LogprobRows& rows);
+void capture_logprobs(Transformer& model, const at::Tensor& logits, const std::vector<int32_t>& targets, int64_t top_k,
+                      const RequestedIds& requested, int64_t first_requested_row, LogprobRows& rows);
 
 }  // namespace qf

@@ -63,6 +63,8 @@ void Transformer::note_plan(Linear& layer, int64_t rows) {
   const bool races =
       std::any_of(plan.trees.begin(), plan.trees.end(), [](const Tree& t) { return t.racing && t.leaves.size() > 2; });
   if (races) notes_.racing.insert(plan.kernel);
+  if (!layer.weight().order.empty())
+    notes_.unconfirmed.insert(plan.kernel + ": activation order, equal groups in the file's order (source only)");
 }
 
 at::Tensor Transformer::linear(Linear& layer, const at::Tensor& x) {
@@ -187,6 +189,16 @@ at::Tensor Transformer::forward(const std::vector<Segment>& segments) {
   }
   add_norm(weights_.final_norm, x, residual);
   return x;
+}
+
+void Transformer::log_softmax(const LogSoftmaxArgs& args) {
+  operators_.log_softmax(machine_.operators(), args);
+  operators_.log_softmax.add_unconfirmed(args, notes_.unconfirmed);
+}
+
+void Transformer::top_k(const TopKArgs& args) {
+  operators_.top_k(machine_.operators(), args);
+  operators_.top_k.add_unconfirmed(args, notes_.unconfirmed);
 }
 
 void Transformer::logits(const at::Tensor& hidden, const LogitsBlock& block) {

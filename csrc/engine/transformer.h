@@ -59,7 +59,9 @@ class Transformer {
 
   const ModelConfig& config() const { return config_; }
   const Machine& machine() const { return machine_; }
-  const OperatorSet& operators() const { return operators_; }
+  /// Logprobs of rows of logits, and their largest entries.
+  void log_softmax(const LogSoftmaxArgs& args);
+  void top_k(const TopKArgs& args);
   DType dtype() const { return dtype_; }
   int64_t positions() const { return weights_.rotary_cache.size(0); }
   KvCache new_cache(int64_t capacity) const { return KvCache(config_, dtype_, capacity); }

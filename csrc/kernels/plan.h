@@ -94,6 +94,7 @@ struct Plan {
   StepRule step = StepRule::matrix_unit;
   MatrixUnit unit{};             // where the step rule uses one
   int64_t activation_group = 0;  // int32: k per activation scale
+  bool file_order = false;       // act-order: weights become numbers in the checkpoint's order of k, before the walk
   std::vector<Tree> trees;
   std::vector<Region> regions;  // disjoint, cover the output
   Epilogue epilogue;

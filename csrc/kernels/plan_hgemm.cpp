@@ -45,6 +45,7 @@ Plan plan_hgemm(const Problem& problem, const DeviceNumbers& device, const Kerne
   require(options.split >= 0, "hgemm: split must be 0 (rule) or at least 1, got ", options.split);
   Plan plan = begin_plan("hgemm", problem, device, options);
   plan.unit = device.fp16_out;
+  plan.file_order = true;  // vLLM's dequantization writes rows where they came from
   const int64_t recorded = recorded_split(problem, device);
   const int64_t split = options.split ? options.split : recorded ? recorded : rule_split(problem, device);
   const int64_t tiles = ceil_div(problem.k, kTile), per = ceil_div(tiles, split);

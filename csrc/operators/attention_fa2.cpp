@@ -46,6 +46,8 @@ void attention_fa2(const OperatorContext& context, const AttentionArgs& args) {
 void attention_fa2_notes(const AttentionArgs& args, Notes& notes) {
   const AttentionSizes largest = largest_sizes(args);
   const AttentionTile tile = fa2_tile(args.head_size);
+  if (largest.group != 3)
+    notes.push_back("attention fa2: " + std::to_string(largest.group) + " heads per key-value head (3 recorded)");
   if (args.dtype != DType::fp16) notes.push_back("attention fa2: bf16 (source only)");
   if (args.head_size != 64)
     notes.push_back("attention fa2: head size " + std::to_string(args.head_size) + " (64 recorded)");

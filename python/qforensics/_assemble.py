@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from qforensics import _core
-from qforensics.checkpoints import Checkpoint, DenseLinear, ModelConfig, QuantizedLinear
+from qforensics.checkpoints import Checkpoint, CheckpointError, DenseLinear, QuantizedLinear
+from qforensics.checkpoints._errors import mismatch
 
-__all__ = ["assemble", "engine_config", "stored"]
+__all__ = ["assemble", "stored"]
 
 Progress = Callable[[int, int], None]
 _OUTPUTS = 4096
@@ -23,28 +26,26 @@ _MERGED = {  # vLLM merges these: the kernels see the sum of their columns
 }
 
 
-def engine_config(config: ModelConfig) -> dict[str, Any]:
-    """The sizes that the engine wants."""
-    return {
-        "layers": config.num_layers,
-        "hidden": config.hidden_size,
-        "intermediate": config.intermediate_size,
-        "heads": config.num_heads,
-        "kv_heads": config.num_kv_heads,
-        "head_size": config.head_dim,
-        "vocabulary": config.vocab_size,
-        "rms_epsilon": config.rms_norm_eps,
-    }
-
-
 def stored(array: np.ndarray, dtype: str) -> np.ndarray:
-    """An array in the engine's storage: float32, or the bits of a 16-bit float (rounded to nearest)."""
+    """An array in the engine's storage: float32, or the bits of a 16-bit float, rounded to nearest as vLLM loads it.
+
+    Raises
+    ------
+    ValueError
+        A finite value becomes infinite.
+    """
     import ml_dtypes
 
     if dtype == "float32":
         return np.ascontiguousarray(array, np.float32)
     wanted = np.dtype(np.float16 if dtype == "float16" else ml_dtypes.bfloat16)
-    return np.ascontiguousarray(array.astype(wanted, copy=False)).view(np.uint16)
+    if array.dtype == wanted:
+        return np.ascontiguousarray(array).view(np.uint16)
+    with np.errstate(over="ignore"):
+        rounded = np.ascontiguousarray(array.astype(wanted))
+    if np.isinf(rounded).any() and not np.isinf(array).any():
+        raise ValueError(f"expected values that {dtype} can hold, found {float(np.abs(array).max()):g}")
+    return rounded.view(np.uint16)
 
 
 def _merge(linears: Sequence[QuantizedLinear | DenseLinear]) -> QuantizedLinear | DenseLinear:
@@ -85,32 +86,90 @@ def _merge(linears: Sequence[QuantizedLinear | DenseLinear]) -> QuantizedLinear 
     )
 
 
-def _set_linear(
-    engine: Any, name: str, layer: int, kernel: str, linear: QuantizedLinear | DenseLinear, dtype: str
-) -> None:
-    options = _core.KernelOptions()
-    bias = None if linear.bias is None else stored(linear.bias, dtype)
-    if isinstance(linear, DenseLinear):
-        wide = dtype == "bfloat16" or linear.weight.dtype.name == "bfloat16"
-        packed = _core.pack_dense(stored(linear.weight, "bfloat16" if wide else "float16"), "bf16" if wide else "fp16")
-        options.transposed = True  # a linear layer's weight lies as [N, K]
-        options.split = 0  # cuBLAS chooses
-    elif linear.bits == 4:
-        scales = np.ascontiguousarray(linear.scales)
-        options.symmetric = bool((linear.zeros == 8).all())
-        options.offsets = linear.offsets is not None
-        packed = _core.pack_codes(
-            np.ascontiguousarray(linear.codes),
-            np.ascontiguousarray(linear.zeros),
-            scales.view(np.uint16),
-            "bf16" if scales.dtype.name == "bfloat16" else "fp16",
-            linear.group_size,
-            linear.offsets,
-            linear.group_index,
-        )
-    else:
-        raise ValueError(f"{name} of layer {layer}: the kernels take 4-bit codes, found {linear.bits}-bit ones")
-    engine.set_linear(name, layer, kernel, options, packed, bias)
+def _pack_dense(weight: np.ndarray, dtype: str) -> Any:
+    """Numbers as `dtype` activations meet them: rounded to it, or, where it is float32, in their own format."""
+    own = weight.dtype.name if dtype == "float32" else dtype
+    if own == "float32":
+        return _core.pack_dense(np.ascontiguousarray(weight, np.float32))
+    return _core.pack_dense(stored(weight, own), "bf16" if own == "bfloat16" else "fp16")
+
+
+def _pack_codes(linear: QuantizedLinear) -> Any:
+    if linear.bits != 4:
+        raise ValueError(f"the kernels take 4-bit codes, found {linear.bits}-bit ones")
+    scales = np.ascontiguousarray(linear.scales)
+    return _core.pack_codes(
+        np.ascontiguousarray(linear.codes),
+        np.ascontiguousarray(linear.zeros),
+        scales.view(np.uint16),
+        "bf16" if scales.dtype.name == "bfloat16" else "fp16",
+        linear.group_size,
+        linear.offsets,
+        linear.group_index,
+    )
+
+
+@dataclass(frozen=True)
+class _Assembly:
+    """Where weights come from, where they go, and how they are stored there."""
+
+    engine: Any
+    checkpoint: Checkpoint
+    kernel: Callable[[tuple[int, int, int]], str]
+    dense_kernel: str
+    dtype: str
+    dequantize: bool
+
+    def read(self, name: str) -> QuantizedLinear | DenseLinear:
+        linear = _without_stray_bias(self.checkpoint, name)
+        plain = self.dequantize and isinstance(linear, QuantizedLinear)
+        return DenseLinear(linear.dequantize(), linear.bias) if plain else linear
+
+    def set_tensor(self, name: str, layer: int, source: str) -> None:
+        with self.named(source):
+            self.engine.set_tensor(name, layer, stored(self.checkpoint.tensor(source), self.dtype))
+
+    def set_linear(self, name: str, layer: int, linear: QuantizedLinear | DenseLinear) -> None:
+        options = _core.KernelOptions()
+        options.split = 0  # what the recordings show
+        bias = None if linear.bias is None else stored(linear.bias, self.dtype)
+        if isinstance(linear, DenseLinear):
+            kernel, packed = self.dense_kernel, _pack_dense(linear.weight, self.dtype)
+            options.transposed = True  # a linear layer's weight lies as [N, K]
+        else:
+            k, n = linear.codes.shape
+            kernel, packed = self.kernel((n, k, linear.group_size)), _pack_codes(linear)
+            options.symmetric = self.checkpoint.quantization.get("sym") is True
+            options.offsets = linear.offsets is not None
+        self.engine.set_linear(name, layer, kernel, options, packed, bias)
+
+    def set_head(self) -> tuple[bool, tuple[str, ...]]:
+        """Whether rows of the embedding come from its panels, and what no recording confirms about it."""
+        head, notes = _head(self.read("lm_head"))
+        with self.named("lm_head"):
+            self.set_linear("lm_head", -1, head)
+        return self.checkpoint.config.tie_embeddings and isinstance(head, DenseLinear), notes
+
+    def set_layer(self, layer: int) -> None:
+        prefix = f"model.layers.{layer}."
+        for name, parts in _MERGED.items():
+            with self.named(prefix + " and ".join(parts)):
+                self.set_linear(name, layer, _merge([self.read(prefix + part) for part in parts]))
+        self.set_tensor("input_norm", layer, prefix + "input_layernorm.weight")
+        self.set_tensor("post_attention_norm", layer, prefix + "post_attention_layernorm.weight")
+        if self.checkpoint.config.qk_norm:
+            self.set_tensor("q_norm", layer, prefix + "self_attn.q_norm.weight")
+            self.set_tensor("k_norm", layer, prefix + "self_attn.k_norm.weight")
+
+    @contextmanager
+    def named(self, name: str) -> Iterator[None]:
+        """Give a value's error the place it came from."""
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except ValueError as error:
+            raise CheckpointError(f"{self.checkpoint.path}: {name}: {error}") from None
 
 
 def assemble(
@@ -120,6 +179,7 @@ def assemble(
     kernel: Callable[[tuple[int, int, int]], str],
     dense_kernel: str,
     dtype: str,
+    dequantize: bool = False,
     progress: Progress | None = None,
 ) -> tuple[str, ...]:
     """Read every weight of the checkpoint into the engine; returns what no recording confirms about that.
@@ -132,41 +192,48 @@ def assemble(
         A name of kernels.def for dense layers.
     dtype
         Of activations: 'float16', 'bfloat16' or 'float32'.
+    dequantize
+        Whether quantized layers become dense ones (GGUF, which runs as fp16).
+
+    Raises
+    ------
+    CheckpointError
+        A weight that `dtype` cannot hold, layers that cannot be merged; see also `Checkpoint.linear`.
     """
-    config = checkpoint.config
+    assembly = _Assembly(engine, checkpoint, kernel, dense_kernel, dtype, dequantize)
+    layers = checkpoint.config.num_layers
     # the largest first, while nothing else is held: its file pages, its array and its panels exist side by side
-    head, notes = _head(checkpoint)
-    _set_linear(engine, "lm_head", -1, dense_kernel, head, dtype)
-    del head
-    for layer in range(config.num_layers):
-        prefix = f"model.layers.{layer}."
-        for name, parts in _MERGED.items():
-            linear = _merge([checkpoint.linear(prefix + part) for part in parts])
-            chosen = dense_kernel
-            if isinstance(linear, QuantizedLinear):
-                k, n = linear.codes.shape
-                chosen = kernel((n, k, linear.group_size))
-            _set_linear(engine, name, layer, chosen, linear, dtype)
-        engine.set_tensor("input_norm", layer, stored(checkpoint.tensor(prefix + "input_layernorm.weight"), dtype))
-        engine.set_tensor(
-            "post_attention_norm", layer, stored(checkpoint.tensor(prefix + "post_attention_layernorm.weight"), dtype)
-        )
-        if config.qk_norm:
-            engine.set_tensor("q_norm", layer, stored(checkpoint.tensor(prefix + "self_attn.q_norm.weight"), dtype))
-            engine.set_tensor("k_norm", layer, stored(checkpoint.tensor(prefix + "self_attn.k_norm.weight"), dtype))
+    tied, notes = assembly.set_head()
+    for layer in range(layers):
+        assembly.set_layer(layer)
         if progress:
-            progress(layer + 1, config.num_layers + 1)
-    engine.set_tensor("final_norm", -1, stored(checkpoint.tensor("model.norm.weight"), dtype))
-    if not config.tie_embeddings:
-        engine.set_tensor("embedding", -1, stored(checkpoint.tensor("model.embed_tokens.weight"), dtype))
+            progress(layer + 1, layers + 1)
+    assembly.set_tensor("final_norm", -1, "model.norm.weight")
+    if not tied:
+        assembly.set_tensor("embedding", -1, "model.embed_tokens.weight")
     if progress:
-        progress(config.num_layers + 1, config.num_layers + 1)
+        progress(layers + 1, layers + 1)
     return notes
 
 
-def _head(checkpoint: Checkpoint) -> tuple[QuantizedLinear | DenseLinear, tuple[str, ...]]:
+def _without_stray_bias(checkpoint: Checkpoint, name: str) -> QuantizedLinear | DenseLinear:
+    """A linear layer with the bias its architecture has: engines skip stored zeros (GPTQ tools write them); more is
+    refused."""
+    linear = checkpoint.linear(name)
+    if linear.bias is None or name + ".bias" in checkpoint.names:
+        return linear
+    if np.any(linear.bias):
+        raise mismatch(
+            checkpoint.path,
+            name + ".bias",
+            expected=f"none in {checkpoint.config.architecture}",
+            found="one that is not zero",
+        )
+    return replace(linear, bias=None)
+
+
+def _head(head: QuantizedLinear | DenseLinear) -> tuple[QuantizedLinear | DenseLinear, tuple[str, ...]]:
     """The output layer, dense where it holds 8-bit codes (OpenVINO's), which no kernel of ours takes."""
-    head = checkpoint.linear("lm_head")
     if isinstance(head, DenseLinear) or head.bits == 4:
         return head, ()
     return DenseLinear(_half_numbers(head), head.bias), (EIGHT_BIT_HEAD,)

@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,10 @@ def pack_codes(
     offsets: NDArray[np.float32] | None,
     group_index: NDArray[np.int32] | None,
 ) -> PackedWeight: ...
+@overload
 def pack_dense(weight: NDArray[np.uint16], format: str) -> PackedWeight: ...
+@overload
+def pack_dense(weight: NDArray[np.float32]) -> PackedWeight: ...
 def emulate_gemm(
     plan: KernelPlan,
     weight: PackedWeight,

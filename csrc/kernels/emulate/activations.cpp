@@ -40,7 +40,7 @@ void load_activations(const Plan& plan, const PackedWeight& weight, const GemmAr
     const char* source = static_cast<const char*>(args.activations) + (begin + row) * args.lda * element;
     float* value = activations.value.get() + row * activations.ld;
     std::fill(value + k, value + activations.ld, 0.0f);
-    if (weight.order.empty()) {
+    if (weight.order.empty() || plan.file_order) {
       widen_span(context.isa, plan.activations, source, value, k);
     } else {
       std::vector<float> plain(static_cast<size_t>(k));

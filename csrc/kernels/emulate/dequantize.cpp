@@ -94,6 +94,10 @@ void dequantize(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, 
                 int lowest_exponent, float* value, int16_t* exponent) {
   if (rule == WeightRule::dense) {
     const int64_t count = (k_end - k_begin) * kPanelWidth;
+    if (w.format == Format::fp32) {
+      std::copy_n(w.wide.data() + (panel * w.k + k_begin) * kPanelWidth, count, value);
+      return;
+    }
 #if defined(__x86_64__)
     if (isa == Isa::avx512 && exponent != nullptr) {
       return avx512::widen_dense(w.format, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, k_end - k_begin,

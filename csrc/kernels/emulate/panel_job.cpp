@@ -59,6 +59,7 @@ class PanelJob {
   void run() {
     make_slices();
     load_scales();
+    if (call_.plan.file_order && !call_.weight.order.empty()) load_in_file_order();
     for (int64_t k = 0; k < call_.plan.k; k += stretch_) {
       const int64_t end = std::min(call_.plan.k, k + stretch_);
       for (int64_t p = 0; p < panels_; ++p) load_panel(p, k, end);
@@ -79,15 +80,35 @@ class PanelJob {
   void load_panel(int64_t panel, int64_t k_begin, int64_t k_end) {
     const bool exponents = uses_matrix_unit(call_.plan);
     const int lowest = call_.plan.unit.input_exponent;
-    dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + panel, k_begin, k_end, lowest,
-               panel_value(panel), exponents ? panel_exponent(panel) : nullptr);
-    // K that is no multiple of 16 ends in zeros, which change no step
     const int64_t rows = k_end - k_begin, padded = (rows + 15) / 16 * 16;
+    if (ordered_.empty()) {
+      dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + panel, k_begin, k_end, lowest,
+                 panel_value(panel), exponents ? panel_exponent(panel) : nullptr);
+    } else {
+      std::copy_n(ordered_.data() + (panel * call_.plan.k + k_begin) * kPanelWidth, rows * kPanelWidth,
+                  panel_value(panel));
+      if (exponents) panel_exponent_span(call_.context.isa, lowest, panel_value(panel), panel_exponent(panel), rows);
+    }
+    // K that is no multiple of 16 ends in zeros, which change no step
     if (!exponents || rows == padded) return;
     std::fill(panel_value(panel) + rows * kPanelWidth, panel_value(panel) + padded * kPanelWidth, 0.0f);
     const int64_t from = rows & ~int64_t{1};
     panel_exponent_span(call_.context.isa, lowest, panel_value(panel) + from * kPanelWidth,
                         panel_exponent(panel) + from * kPanelWidth, padded - from);
+  }
+
+  /// Act-order: the panels' weights with every row back where the checkpoint has it.
+  void load_in_file_order() {
+    const int64_t k = call_.plan.k;
+    ordered_.resize(static_cast<size_t>(panels_ * k * kPanelWidth));
+    AlignedArray<float> sorted(static_cast<size_t>(k * kPanelWidth));
+    for (int64_t p = 0; p < panels_; ++p) {
+      dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, 0, k, 0, sorted.get(), nullptr);
+      for (int64_t i = 0; i < k; ++i) {
+        const int64_t row = p * k + call_.weight.order[static_cast<size_t>(i)];
+        std::copy_n(sorted.get() + i * kPanelWidth, kPanelWidth, ordered_.data() + row * kPanelWidth);
+      }
+    }
   }
 
   void make_slices() {
@@ -232,6 +253,7 @@ class PanelJob {
   AlignedArray<float> value_;       // [panel][stretch][16]
   AlignedArray<int16_t> exponent_;  // likewise, for matrix units
   std::vector<float> scales_;       // [panel][group][16]
+  std::vector<float> ordered_;      // [panel][k][16], only where file_order asks for another order than the panels'
   std::vector<Slice> slices_;
 };
 

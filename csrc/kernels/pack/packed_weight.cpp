@@ -30,6 +30,17 @@ std::vector<int32_t> rows_by_group(const CodesSource& s) {
   return order;
 }
 
+/// [n][k] -> [panel][k][16], padded with zeros.
+template <class T>
+std::vector<T> transposed_panels(const T* weight, int64_t n, int64_t k) {
+  std::vector<T> packed(static_cast<size_t>((n + kPanelWidth - 1) / kPanelWidth * k * kPanelWidth), T{});
+  for (int64_t column = 0; column < n; ++column) {
+    T* panel = packed.data() + column / kPanelWidth * k * kPanelWidth + column % kPanelWidth;
+    for (int64_t i = 0; i < k; ++i) panel[i * kPanelWidth] = weight[column * k + i];
+  }
+  return packed;
+}
+
 /// [rows][n] -> [panel][rows][16], padded with zeros.
 template <class T>
 std::vector<T> to_panels(const T* source, int64_t rows, int64_t n) {
@@ -52,9 +63,14 @@ void PackedWeight::copy_rows(const int64_t* ids, int64_t count, Format out_forma
           format_name(out_format), " rows");
   for (int64_t i = 0; i < count; ++i) {
     require(ids[i] >= 0 && ids[i] < n, "copy_rows: row ", ids[i], " of ", n);
-    const uint16_t* column = dense.data() + ids[i] / kPanelWidth * k * kPanelWidth + ids[i] % kPanelWidth;
+    const int64_t column = ids[i] / kPanelWidth * k * kPanelWidth + ids[i] % kPanelWidth;
     for (int64_t j = 0; j < k; ++j) {
-      const uint16_t bits = column[j * kPanelWidth];
+      const size_t at = static_cast<size_t>(column + j * kPanelWidth);
+      if (format == Format::fp32) {
+        static_cast<float*>(out)[i * k + j] = wide[at];
+        continue;
+      }
+      const uint16_t bits = dense[at];
       if (out_format == Format::fp32) {
         static_cast<float*>(out)[i * k + j] = format == Format::bf16 ? bf16_to_float(bits) : half_to_float(bits);
       } else {
@@ -66,7 +82,7 @@ void PackedWeight::copy_rows(const int64_t* ids, int64_t count, Format out_forma
 
 int64_t PackedWeight::bytes() const {
   return static_cast<int64_t>(codes.size() + zeros.size() + 2 * scales.size() + 4 * offsets.size() + 2 * dense.size() +
-                              4 * order.size());
+                              4 * wide.size() + 4 * order.size());
 }
 
 PackedWeight pack_codes(const CodesSource& s) {
@@ -98,11 +114,14 @@ PackedWeight pack_dense(const uint16_t* weight, int64_t n, int64_t k, Format for
   require(format != Format::fp32, "dense weights must be fp16 or bf16");
   PackedWeight w;
   w.n = n, w.k = k, w.group = k, w.format = format;
-  w.dense.assign(static_cast<size_t>(w.panels() * k * kPanelWidth), 0);
-  for (int64_t column = 0; column < n; ++column) {
-    uint16_t* panel = w.dense.data() + column / kPanelWidth * k * kPanelWidth + column % kPanelWidth;
-    for (int64_t i = 0; i < k; ++i) panel[i * kPanelWidth] = weight[column * k + i];
-  }
+  w.dense = transposed_panels(weight, n, k);
+  return w;
+}
+
+PackedWeight pack_dense(const float* weight, int64_t n, int64_t k) {
+  PackedWeight w;
+  w.n = n, w.k = k, w.group = k, w.format = Format::fp32;
+  w.wide = transposed_panels(weight, n, k);
   return w;
 }
 

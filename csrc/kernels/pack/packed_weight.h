@@ -5,7 +5,9 @@
 //   zeros   [panel][group][16]       uint8
 //   scales  [panel][group][16]       bits of fp16 or bf16
 //   offsets [panel][group][16]       fp32, only where the checkpoint stores float offsets: weight = (q - z) * s +
-//   offset dense   [panel][k][16]           bits of fp16 or bf16
+//   offset
+//   dense   [panel][k][16]           bits of fp16 or bf16
+//   wide    [panel][k][16]           fp32, in place of dense: only the fp32 kernel takes it
 //
 // N that is no multiple of 16 is padded with codes, zeros and scales of 0.
 #pragma once
@@ -19,16 +21,17 @@ namespace qf {
 
 struct PackedWeight {
   int64_t n = 0, k = 0, group = 0;  // group is resolved (never -1)
-  Format format = Format::fp16;     // of scales or dense numbers
+  Format format = Format::fp16;     // of scales or numbers
   std::vector<uint8_t> codes;
   std::vector<uint8_t> zeros;
   std::vector<uint16_t> scales;
   std::vector<float> offsets;
   std::vector<uint16_t> dense;
+  std::vector<float> wide;
   /// Act-order: row k of the codes meets column order[k] of the activations; empty: in place.
   std::vector<int32_t> order;
 
-  bool is_dense() const { return !dense.empty(); }
+  bool is_dense() const { return !dense.empty() || !wide.empty(); }
   int64_t panels() const { return (n + kPanelWidth - 1) / kPanelWidth; }
   int64_t groups() const { return k / group; }
   int64_t bytes() const;
@@ -51,5 +54,6 @@ struct CodesSource {
 PackedWeight pack_codes(const CodesSource& source);
 /// weight: [n][k] bits of fp16 or bf16.
 PackedWeight pack_dense(const uint16_t* weight, int64_t n, int64_t k, Format format);
+PackedWeight pack_dense(const float* weight, int64_t n, int64_t k);
 
 }  // namespace qf

@@ -88,6 +88,11 @@ class Checkpoint(ABC):
         """Read a layer that passed `_check_linear`. A plain ValueError is given file and name by the caller."""
 
     @property
+    def config_file(self) -> Path:
+        """Where `config` was read."""
+        return self.path / "config.json" if self.path.is_dir() else self.path
+
+    @property
     @abstractmethod
     def bytes_on_disk(self) -> int:
         """Size of the weight files in bytes."""

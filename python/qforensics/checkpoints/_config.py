@@ -108,6 +108,9 @@ class ModelConfig:
             raise mismatch(file, "hidden_size", expected=f"a multiple of {heads}, or head_dim given", found=hidden)
         if data.get("use_sliding_window"):
             raise mismatch(file, "use_sliding_window", expected="false", found="true")
+        others = sorted({str(kind) for kind in _list(data, "layer_types", file)} - {"full_attention"})
+        if others:
+            raise mismatch(file, "layer_types", expected="full_attention everywhere", found=others[0])
         if data.get("hidden_act", "silu") != "silu":
             raise mismatch(file, "hidden_act", expected="'silu'", found=repr(data.get("hidden_act")))
         if data.get("mlp_bias"):
@@ -165,7 +168,15 @@ def _rope(data: Mapping[str, Any], file: Path | str) -> tuple[float, dict[str, A
     for key, value in (("rope_parameters", newer), ("rope_scaling", older)):
         if value is not None and not isinstance(value, dict):
             raise mismatch(file, key, expected="an object or null", found=repr(value))
+    if newer and older and newer != {"rope_theta": newer.get("rope_theta"), **older}:
+        raise mismatch(file, "rope_scaling", expected="absent, or as rope_parameters says", found=older)
     scaling = {k: v for k, v in (newer or older or {}).items() if k != "rope_theta"}
+    for key, value in scaling.items():
+        if isinstance(value, dict):
+            raise mismatch(file, f"rope_parameters.{key}", expected="one rotary embedding", found="one per layer type")
+    for name, place in (("partial_rotary_factor", data), ("rope_parameters.partial_rotary_factor", scaling)):
+        if place.get("partial_rotary_factor", 1.0) != 1.0:
+            raise mismatch(file, name, expected="1", found=place["partial_rotary_factor"])
     source = newer if newer is not None and "rope_theta" in newer else data
     theta = _positive(source, "rope_theta", file, default=10000.0)
     kind = scaling.get("rope_type", scaling.get("type", "default"))
@@ -173,6 +184,13 @@ def _rope(data: Mapping[str, Any], file: Path | str) -> tuple[float, dict[str, A
         for key in LLAMA3_FIELDS:
             _positive(scaling, key, file)
     return theta, None if kind == "default" else scaling
+
+
+def _list(data: Mapping[str, Any], key: str, file: Path | str) -> list[Any]:
+    value = data.get(key)
+    if value is not None and not isinstance(value, list):
+        raise mismatch(file, key, expected="a list or null", found=repr(value))
+    return value or []
 
 
 def _positive(data: Mapping[str, Any], key: str, file: Path | str, *, default: float | None = None) -> float:

@@ -67,6 +67,10 @@ def _config(header: GgufHeader) -> ModelConfig:
     if scaling != "none" or "rope_freqs.weight" in header.tensors:
         raise mismatch(header.path, "rope scaling", expected="none (its parameters are not in the file)", found=scaling)
 
+    if header.fields.get(f"{arch}.expert_count", 0) not in (0, None):
+        count = header.fields[f"{arch}.expert_count"]
+        raise mismatch(header.path, f"{arch}.expert_count", expected="0 (no experts)", found=count)
+
     def integer(key: str) -> object:
         return header.fields.get(f"{arch}.{key}")
 

@@ -1,0 +1,79 @@
+"""What the engine can run: a checkpoint's configuration as the engine takes it, or refused with file and field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qforensics.checkpoints import Checkpoint
+from qforensics.checkpoints._errors import mismatch
+from qforensics.variants import Variant
+
+__all__ = ["check_quantization", "engine_config", "llama3_scaling"]
+
+HEAD_SIZES = (64, 128)
+_LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
+
+def engine_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The sizes that the engine wants.
+
+    Raises
+    ------
+    CheckpointError
+        A head size for which no attention is defined.
+    """
+    config = checkpoint.config
+    if config.head_dim not in HEAD_SIZES:
+        wanted = " or ".join(map(str, HEAD_SIZES))
+        raise mismatch(checkpoint.config_file, "head_dim", expected=f"{wanted} (engine)", found=config.head_dim)
+    return {
+        "layers": config.num_layers,
+        "hidden": config.hidden_size,
+        "intermediate": config.intermediate_size,
+        "heads": config.num_heads,
+        "kv_heads": config.num_kv_heads,
+        "head_size": config.head_dim,
+        "vocabulary": config.vocab_size,
+        "rms_epsilon": config.rms_norm_eps,
+    }
+
+
+def llama3_scaling(checkpoint: Checkpoint) -> tuple[float, float, float, int] | None:
+    """Factor, low and high frequency factor and original positions of Llama 3's rotary scaling; None without scaling.
+
+    Raises
+    ------
+    CheckpointError
+        Another kind of scaling, or a number that is missing, not positive, or not in order.
+    """
+    scaling, file = checkpoint.config.rope_scaling, checkpoint.config_file
+    if not scaling:
+        return None
+    kind = scaling.get("rope_type", scaling.get("type"))
+    if kind != "llama3":
+        raise mismatch(file, "rope_scaling.rope_type", expected="'llama3' or 'default' (engine)", found=repr(kind))
+    numbers = [scaling.get(key) for key in _LLAMA3]
+    for key, number in zip(_LLAMA3, numbers, strict=True):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1e9:
+            raise mismatch(file, f"rope_scaling.{key}", expected="a positive number", found=repr(number))
+    factor, low, high, original = (float(number) for number in numbers if number is not None)
+    if high <= low:
+        raise mismatch(file, "rope_scaling.high_freq_factor", expected=f"above low_freq_factor, {low}", found=high)
+    return factor, low, high, int(original)
+
+
+def check_quantization(checkpoint: Checkpoint, variant: Variant) -> None:
+    """Refuse checkpoints for which vLLM 0.21 has no such variant.
+
+    Raises
+    ------
+    CheckpointError
+        Zero points where its kernel's only type is uint4b8: gptq_marlin of GPTQ files, gptq of compressed-tensors.
+    """
+    if checkpoint.quantization.get("sym", True):
+        return
+    for name, form in (("gptq_marlin", "gptq"), ("gptq", "compressed-tensors")):
+        if variant.name == name and checkpoint.format == form:
+            field = "quantization_config.sym" if form == "gptq" else "weights.symmetric"
+            what = f"true (vLLM 0.21 runs {form} checkpoints with zero points as no {name})"
+            raise mismatch(checkpoint.config_file, field, expected=what, found="false")
