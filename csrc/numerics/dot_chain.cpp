@@ -36,11 +36,15 @@ void dot_chain(Isa isa, const ChainArgs& args) {
   // the fast form relies on terms of at most 25 fraction bits and whole steps
   bool fast = args.unit.fraction_bits <= 25 && args.unit.rounding != Rounding::e8m13_toward_zero &&
               args.walk.length % unit_length == 0;
-  for (int panel = 0; fast && panel < args.panel_count; panel += kMaxPanels) {
+  const int per_cell = panels_per_cell(args.unit.input_exponent);
+  for (int panel = 0; fast && panel < args.panel_count;) {
+    const int left = args.panel_count - panel, lane = args.panels[panel].codes.lane;
+    const int most = lane == 0 ? kMaxPanels : per_cell - lane;  // up to where the shared cells end
     ChainArgs part = args;
     part.panels += panel;
-    part.panel_count = args.panel_count - panel < kMaxPanels ? args.panel_count - panel : kMaxPanels;
+    part.panel_count = left < most ? left : most;
     part.accumulator += panel * kPanelWidth;
+    panel += part.panel_count;
     switch (isa) {
       case Isa::portable: fast = chain_portable(part); break;
 #if defined(__x86_64__)

@@ -20,15 +20,13 @@ float narrowed(Narrow narrow, float x) {
 }
 
 /// All 16 codes of all 16 columns, then a look-up per weight.
-void dequantize_stretch(const GroupRule& rule, const CodeStretch& s) {
+void dequantize_stretch(Isa isa, const GroupRule& rule, const CodeStretch& s) {
   float values[16][kPanelWidth];
-  int16_t exponents[16][kPanelWidth];
   for (int q = 0; q < 16; ++q) {
     for (int c = 0; c < kPanelWidth; ++c) {
       const float product = (static_cast<float>(q) - rule.base[c]) * rule.scale[c];
       const float sum = rule.exact ? product + rule.add[c] : add_to_odd(product, rule.add[c]);
       values[q][c] = narrowed(rule.narrow, sum);
-      exponents[q][c] = column_exponent(values[q][c], s.lowest_exponent);
     }
   }
   for (int64_t k = 0; k < s.count; ++k) {
@@ -36,11 +34,9 @@ void dequantize_stretch(const GroupRule& rule, const CodeStretch& s) {
       const int low = s.codes[k * 8 + j] & 15, high = s.codes[k * 8 + j] >> 4;
       s.value[k * kPanelWidth + j] = values[low][j];
       s.value[k * kPanelWidth + j + 8] = values[high][j + 8];
-      if (s.exponent == nullptr) continue;
-      s.exponent[panel_exponent_index(k, j)] = exponents[low][j];
-      s.exponent[panel_exponent_index(k, j + 8)] = exponents[high][j + 8];
     }
   }
+  if (s.exponent.cells != nullptr) panel_code_span(isa, s.lowest_exponent, s.value, s.exponent, s.count);
 }
 
 void run_stretch(Isa isa, const GroupRule& rule, const CodeStretch& stretch) {
@@ -48,7 +44,7 @@ void run_stretch(Isa isa, const GroupRule& rule, const CodeStretch& stretch) {
   if (rule.exact && isa == Isa::avx512) return avx512::dequantize_stretch(rule, stretch);
   if (rule.exact && isa == Isa::avx2) return avx2::dequantize_stretch(rule, stretch);
 #endif
-  dequantize_stretch(rule, stretch);
+  dequantize_stretch(isa, rule, stretch);
 }
 
 }  // namespace
@@ -91,24 +87,27 @@ GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& w, int64_t pa
 }
 
 void dequantize(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, int64_t k_begin, int64_t k_end,
-                int lowest_exponent, float* value, int16_t* exponent) {
+                int lowest_exponent, float* value, const PanelCodes& exponent) {
   if (rule == WeightRule::dense) {
     const int64_t count = (k_end - k_begin) * kPanelWidth;
 #if defined(__x86_64__)
-    if (isa == Isa::avx512 && exponent != nullptr) {
+    if (isa == Isa::avx512 && exponent.cells != nullptr) {
       return avx512::widen_dense(w.format, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, k_end - k_begin,
                                  value, exponent);
     }
 #endif
     widen_span(isa, w.format, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, value, count);
-    if (exponent != nullptr) panel_exponent_span(isa, lowest_exponent, value, exponent, k_end - k_begin);
+    if (exponent.cells != nullptr) panel_code_span(isa, lowest_exponent, value, exponent, k_end - k_begin);
     return;
   }
   for (int64_t k = k_begin; k < k_end;) {
     const int64_t group = k / w.group, end = std::min(k_end, (group + 1) * w.group), at = (k - k_begin) * kPanelWidth;
     run_stretch(isa, group_rule(isa, rule, w, panel, group),
-                {w.codes.data() + (panel * w.k + k) * 8, end - k, lowest_exponent, value + at,
-                 exponent == nullptr ? nullptr : exponent + at});
+                {w.codes.data() + (panel * w.k + k) * 8,
+                 end - k,
+                 lowest_exponent,
+                 value + at,
+                 {exponent.cells == nullptr ? nullptr : exponent.cells + (k - k_begin) * kCellBytes, exponent.lane}});
     k = end;
   }
 }

@@ -20,10 +20,10 @@ struct GroupRule {
 
 GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t group);
 
-/// k in [k_begin, k_end) of a panel: value[(k - k_begin) * 16 + column], column exponents in pairs of k unless null.
-/// k_begin and k_end are even (as groups are) where exponents are wanted.
+/// k in [k_begin, k_end) of a panel: value[(k - k_begin) * 16 + column], and exponent codes unless their cells are null
+/// (the cells' other lanes are kept).
 void dequantize(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t k_begin, int64_t k_end,
-                int lowest_exponent, float* value, int16_t* exponent);
+                int lowest_exponent, float* value, const PanelCodes& exponent);
 
 /// One stretch of k inside one group, per instruction set; codes [count][8].
 struct CodeStretch {
@@ -31,12 +31,12 @@ struct CodeStretch {
   int64_t count;
   int lowest_exponent;
   float* value;
-  int16_t* exponent;  // [count / 2][16][2], may be null
+  PanelCodes exponent;  // its cells may be null
 };
 namespace avx512 {
 void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch);
 /// Dense weights [k_count][16] of fp16 or bf16 with their format's exponents.
-void widen_dense(Format format, const uint16_t* bits, int64_t k_count, float* value, int16_t* exponent);
+void widen_dense(Format format, const uint16_t* bits, int64_t k_count, float* value, const PanelCodes& exponent);
 }  // namespace avx512
 namespace avx2 {
 void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch);

@@ -1,6 +1,7 @@
 #include "kernels/emulate/panel_job.h"
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -54,7 +55,11 @@ class PanelJob {
         panels_(std::min(kGroupPanels, call.weight.panels() - first_panel_)),
         stretch_(stretch_length(call.plan)),
         value_(static_cast<size_t>(panels_ * stretch_ * kPanelWidth)),
-        exponent_(uses_matrix_unit(call.plan) ? static_cast<size_t>(panels_ * stretch_ * kPanelWidth) : 0) {}
+        cells_(uses_matrix_unit(call.plan) ? static_cast<size_t>(kGroupPanels * stretch_ * kCellBytes) : 0) {
+    // lanes of panels that the last group lacks stay zero
+    if (uses_matrix_unit(call.plan))
+      std::memset(cells_.get(), 0, static_cast<size_t>(kGroupPanels * stretch_ * kCellBytes));
+  }
 
   void run() {
     make_slices();
@@ -73,21 +78,24 @@ class PanelJob {
     return std::min((plan.k + 15) / 16 * 16, std::max<int64_t>(1, kStretch / unit) * unit);
   }
   float* panel_value(int64_t panel) { return value_.get() + panel * stretch_ * kPanelWidth; }
-  int16_t* panel_exponent(int64_t panel) { return exponent_.get() + panel * stretch_ * kPanelWidth; }
+  PanelCodes panel_codes(int64_t panel) {
+    const int64_t per_cell = panels_per_cell(call_.plan.unit.input_exponent);
+    return {cells_.get() + panel / per_cell * stretch_ * kCellBytes, static_cast<int>(panel % per_cell)};
+  }
   const float* panel_scale(int64_t panel) const { return scales_.data() + panel * call_.weight.groups() * kPanelWidth; }
 
   void load_panel(int64_t panel, int64_t k_begin, int64_t k_end) {
     const bool exponents = uses_matrix_unit(call_.plan);
     const int lowest = call_.plan.unit.input_exponent;
     dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + panel, k_begin, k_end, lowest,
-               panel_value(panel), exponents ? panel_exponent(panel) : nullptr);
+               panel_value(panel), exponents ? panel_codes(panel) : PanelCodes{});
     // K that is no multiple of 16 ends in zeros, which change no step
     const int64_t rows = k_end - k_begin, padded = (rows + 15) / 16 * 16;
     if (!exponents || rows == padded) return;
     std::fill(panel_value(panel) + rows * kPanelWidth, panel_value(panel) + padded * kPanelWidth, 0.0f);
-    const int64_t from = rows & ~int64_t{1};
-    panel_exponent_span(call_.context.isa, lowest, panel_value(panel) + from * kPanelWidth,
-                        panel_exponent(panel) + from * kPanelWidth, padded - from);
+    const PanelCodes codes = panel_codes(panel);
+    panel_code_span(call_.context.isa, lowest, panel_value(panel) + rows * kPanelWidth,
+                    {codes.cells + rows * kCellBytes, codes.lane}, padded - rows);
   }
 
   void make_slices() {
@@ -137,20 +145,20 @@ class PanelJob {
   void unit_chain(const Slice& slice, const KWalk& walk, int64_t k_begin, float* accumulator) {
     ChainPanel panels[kGroupPanels];
     for (int64_t p = 0; p < slice.panels; ++p) {
-      panels[p] = {panel_value(slice.panel_begin + p), panel_exponent(slice.panel_begin + p)};
+      panels[p] = {panel_value(slice.panel_begin + p), panel_codes(slice.panel_begin + p)};
     }
     const int64_t at = slice.row_begin * call_.activations.ld + k_begin;
     const bool fresh = call_.plan.step == StepRule::matrix_unit_fresh;
-    dot_chain(call_.context.isa, {.unit = call_.plan.unit,
-                                  .accumulate = fresh ? Accumulate::fresh_add : Accumulate::carried,
-                                  .walk = walk,
-                                  .rows = {call_.activations.value.get() + at, call_.activations.exponent.get() + at,
-                                           call_.activations.ld},
-                                  .row_count = static_cast<int>(slice.rows),
-                                  .panels = panels,
-                                  .panel_count = static_cast<int>(slice.panels),
-                                  .accumulator = accumulator,
-                                  .accumulator_ld = slice.columns});
+    dot_chain(call_.context.isa,
+              {.unit = call_.plan.unit,
+               .accumulate = fresh ? Accumulate::fresh_add : Accumulate::carried,
+               .walk = walk,
+               .rows = {call_.activations.value.get() + at, call_.activations.cell.get() + at, call_.activations.ld},
+               .row_count = static_cast<int>(slice.rows),
+               .panels = panels,
+               .panel_count = static_cast<int>(slice.panels),
+               .accumulator = accumulator,
+               .accumulator_ld = slice.columns});
   }
 
   void scalar_chain(const Slice& slice, const KWalk& walk, int64_t k_begin, float* accumulator) {
@@ -228,9 +236,9 @@ class PanelJob {
 
   const CallState& call_;
   int64_t first_panel_, panels_, stretch_;
-  AlignedArray<float> value_;       // [panel][stretch][16]
-  AlignedArray<int16_t> exponent_;  // likewise, for matrix units
-  std::vector<float> scales_;       // [panel][group][16]
+  AlignedArray<float> value_;    // [panel][stretch][16]
+  AlignedArray<uint8_t> cells_;  // [panels that share cells][stretch][16] cells of exponent codes, for matrix units
+  std::vector<float> scales_;    // [panel][group][16]
   std::vector<Slice> slices_;
 };
 
