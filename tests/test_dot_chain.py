@@ -106,6 +106,29 @@ def test_same_bits_as_the_oracle(family, unit, dtype):
                     )
 
 
+@pytest.mark.parametrize("unit", ["ampere-fp16", "hopper-fp16"])
+def test_a_subnormal_fp16_accumulator_has_the_exponent_of_the_smallest_normal_number(unit):
+    """Products far below a subnormal accumulator: its exponent decides which of their bits break a tie."""
+    rng = np.random.default_rng(11)
+    significand, sign = lambda shape: 1 + rng.integers(0, 1024, shape) / 1024, [-1, 1, 0]
+    taken_as_value = 0
+    for _ in range(60):
+        rows = np.ldexp(significand((64, 16)), rng.integers(-14, -6, (64, 16))) * rng.choice(sign, (64, 16))
+        columns = np.ldexp(significand((16, 64)), rng.integers(-14, -6, (16, 64))) * rng.choice(sign[:2], (16, 64))
+        rows, columns = rows.astype(np.float32), columns.astype(np.float32)
+        c = (rng.integers(-40, 40, (64, 64)) * 2.0**-24).astype(np.float32)
+        want = chain(rows, columns, c, UNITS[unit], np.float16, "oracle").view(np.uint32)
+        for isa in instruction_sets():
+            got = chain(rows, columns, c, UNITS[unit], np.float16, isa).view(np.uint32)
+            np.testing.assert_array_equal(got, want, err_msg=isa)
+        products, fraction_bits, half_out, zero_exponent = UNITS[unit]
+        finer = (products, fraction_bits + (0 if fraction_bits == 25 else 1), half_out, zero_exponent)
+        coarser = (products, fraction_bits - 1, half_out, zero_exponent)
+        for wrong in (finer, coarser):  # negative control: such bits matter here
+            taken_as_value += (chain(rows, columns, c, wrong, np.float16, "oracle").view(np.uint32) != want).sum()
+    assert taken_as_value > 0
+
+
 @pytest.mark.parametrize("unit", UNITS)
 def test_steps_of_zeros_are_passed_over_only_where_all_products_are_zero(unit):
     """Zero rows against finite columns give back the accumulator (-0 becomes +0); one Inf or one tiny number does not."""

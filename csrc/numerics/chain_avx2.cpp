@@ -62,6 +62,9 @@ struct Avx2 {
     }
   };
 
+  static Int raise_nonzero(Int x, int32_t least) {
+    return _mm256_andnot_si256(_mm256_cmpeq_epi32(x, set(0)), max_unsigned(x, set(least)));
+  }
   static bool any_above(Int x, int32_t limit) {
     return differ(max_unsigned(x, _mm256_set1_epi32(limit)), _mm256_set1_epi32(limit));
   }

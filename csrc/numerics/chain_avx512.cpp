@@ -60,6 +60,9 @@ struct Avx512 {
     }
   };
 
+  static Int raise_nonzero(Int x, int32_t least) {
+    return _mm512_maskz_max_epu32(_mm512_test_epi32_mask(x, x), x, _mm512_set1_epi32(least));
+  }
   static bool any_above(Int x, int32_t limit) { return _mm512_cmpgt_epu32_mask(x, _mm512_set1_epi32(limit)) != 0; }
   static bool any_negative(Int x) { return _mm512_movepi32_mask(x) != 0; }
   /// before, with the sign set where low + high overflowed: both have the sign that sum lacks.

@@ -116,6 +116,9 @@ struct Portable {
   using Bytes = Codes<ByteCodes>;
   using Words = Codes<WordCodes>;
 
+  static Int raise_nonzero(const Int& x, int32_t least) {
+    return map<Int>([&](int i) { return x[i] == 0 ? 0 : std::max(x[i], least); });
+  }
   static bool any_above(const Int& x, int32_t limit) {
     bool found = false;
     for (const int32_t value : x) found = found || static_cast<uint32_t>(value) > static_cast<uint32_t>(limit);

@@ -7,10 +7,12 @@
 // E of the products is the largest sum of two exponent codes (dot_chain.h). The codes of four panels (bytes; words:
 // two) lie in one vector, so that one addition and one maximum serve four vectors of values.
 //
-// A step whose products are all zero leaves finite accumulators as they are and does nothing more. A step leaves the
-// fast path for the oracle when
-//   * E is outside [V::Codes::kLowest, kHighest], where a scale or a product would leave fp32's normal range, a lane
-//   has no product to take E from, or an input is Inf or NaN;
+// A step whose products are all zero (seen from the codes) gives finite accumulators back: their bits fit into the
+// unit's fraction, so nothing is cut. A step leaves the fast path for the oracle when
+//   * a factor is Inf or NaN (seen from the codes), or an accumulator is (its E is above kHighest);
+//   * E is outside [Codes::kLowest, kHighest], where a scale or a product would leave fp32's normal range. Below
+//   Codes::kLowest lie also the lanes without a product, whose E is that of a sum with a zero's code: harmless when the
+//   accumulator is zero too, or has the larger exponent;
 //   * the sum of 16 terms of 25 fraction bits overflows int32 (seen from the signs).
 //
 // Included only by chain_<isa>.cpp, inside an anonymous namespace: code compiled for one instruction set must not be
@@ -113,7 +115,9 @@ struct Tile {
   static Int largest_exponent(const Sums& exponents, int c, Float accumulator) {
     const int from = c % Codes::kPanels * 8 * Codes::kBytes;  // the code's place in its cell
     const Int products = V::exponent_bits(V::shift_left(exponents.cell[c / Codes::kPanels], 23 - from));
-    return V::max_unsigned(products, V::exponent_bits(V::bits(accumulator)));
+    Int own = V::exponent_bits(V::bits(accumulator));
+    if constexpr (kHalfOut) own = V::raise_nonzero(own, (127 - 14) << 23);  // fp16's subnormals count as 2^-14
+    return V::max_unsigned(products, own);
   }
 
   static Float finish(Int sum, Float unscale) {
