@@ -14,7 +14,7 @@
 namespace qf {
 namespace {
 
-/// k per stretch: value + exponent of four panels take 256 KiB, so that a stretch stays in a core's L2.
+/// k per stretch: values and cells of four panels take 160 KiB, so that a stretch stays in a core's L2.
 constexpr int64_t kStretch = 512;
 
 /// The part of a region inside the job: local rows, panels of the group, and its leaves' accumulators.
@@ -55,10 +55,9 @@ class PanelJob {
         panels_(std::min(kGroupPanels, call.weight.panels() - first_panel_)),
         stretch_(stretch_length(call.plan)),
         value_(static_cast<size_t>(panels_ * stretch_ * kPanelWidth)),
-        cells_(uses_matrix_unit(call.plan) ? static_cast<size_t>(kGroupPanels * stretch_ * kCellBytes) : 0) {
+        cells_(cell_bytes(call.plan, stretch_)) {
     // lanes of panels that the last group lacks stay zero
-    if (uses_matrix_unit(call.plan))
-      std::memset(cells_.get(), 0, static_cast<size_t>(kGroupPanels * stretch_ * kCellBytes));
+    if (panels_ != kGroupPanels) std::memset(cells_.get(), 0, cell_bytes(call.plan, stretch_));
   }
 
   void run() {
@@ -76,6 +75,10 @@ class PanelJob {
   static int64_t stretch_length(const Plan& plan) {
     const int64_t unit = plan.step == StepRule::int32 ? plan.activation_group : 16;
     return std::min((plan.k + 15) / 16 * 16, std::max<int64_t>(1, kStretch / unit) * unit);
+  }
+  static size_t cell_bytes(const Plan& plan, int64_t stretch) {
+    if (!uses_matrix_unit(plan)) return 0;
+    return static_cast<size_t>(kGroupPanels / panels_per_cell(plan.unit.input_exponent) * stretch * kCellBytes);
   }
   float* panel_value(int64_t panel) { return value_.get() + panel * stretch_ * kPanelWidth; }
   PanelCodes panel_codes(int64_t panel) {
