@@ -25,6 +25,10 @@ GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& weight, int64
 void dequantize(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t k_begin, int64_t k_end,
                 int lowest_exponent, float* value, const PanelCodes& exponent);
 
+/// The same for four panels that share cells: panel .. panel + 3, panel + p at value + p * panel_stride.
+void dequantize_four(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t k_begin,
+                     int64_t k_end, int lowest_exponent, float* value, int64_t panel_stride, uint8_t* cells);
+
 /// One stretch of k inside one group, per instruction set; codes [count][8].
 struct CodeStretch {
   const uint8_t* codes;
@@ -35,6 +39,15 @@ struct CodeStretch {
 };
 namespace avx512 {
 void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch);
+/// Four panels of fp16 numbers over an even count of k. Strides: from a panel to the next.
+struct FourPanels {
+  int64_t count;
+  float* value;
+  int64_t value_stride;
+  uint8_t* cells;
+};
+void dequantize_four(const GroupRule* rules, const uint8_t* codes, int64_t code_stride, const FourPanels& four);
+void widen_four(const uint16_t* bits, int64_t bit_stride, const FourPanels& four);
 /// Dense weights [k_count][16] of fp16 or bf16 with their format's exponents.
 void widen_dense(Format format, const uint16_t* bits, int64_t k_count, float* value, const PanelCodes& exponent);
 }  // namespace avx512

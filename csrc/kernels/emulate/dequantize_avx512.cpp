@@ -71,13 +71,36 @@ struct HalfCodes {
     }
     table = _mm512_load_si512(fields);
   }
-  /// Rows k and k + 1.
-  void write(const CellWriter& writer, int64_t k, __m256i first, __m256i second) const {
+  __m512i operator()(__m256i first, __m256i second) const {
     const __m512i bits = _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
     const __mmask32 nonzero = _mm512_test_epi16_mask(bits, _mm512_set1_epi16(0x7FFF));
-    const __m512i codes = _mm512_maskz_permutexvar_epi16(nonzero, _mm512_srli_epi16(bits, 10), table);
+    return _mm512_maskz_permutexvar_epi16(nonzero, _mm512_srli_epi16(bits, 10), table);
+  }
+  /// Rows k and k + 1.
+  void write(const CellWriter& writer, int64_t k, __m256i first, __m256i second) const {
+    const __m512i codes = (*this)(first, second);
     writer(k, _mm512_cvtepu16_epi32(_mm512_castsi512_si256(codes)));
     writer(k + 1, _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(codes, 1)));
+  }
+};
+
+/// Cells of two rows from the codes of four panels, each 16 words of the first row and 16 of the second.
+struct CellPacker {
+  __m512i rows[2];
+
+  CellPacker() {
+    alignas(64) int16_t index[2][32];
+    for (int i = 0; i < 32; ++i) {
+      index[0][i] = static_cast<int16_t>(i / 2 + 32 * (i & 1));
+      index[1][i] = static_cast<int16_t>(i / 2 + 16 + 32 * (i & 1));
+    }
+    for (int row = 0; row < 2; ++row) rows[row] = _mm512_load_si512(index[row]);
+  }
+  void write(uint8_t* cells, const __m512i (&codes)[4]) const {
+    const __m512i low = _mm512_or_si512(codes[0], _mm512_slli_epi16(codes[1], 8));
+    const __m512i high = _mm512_or_si512(codes[2], _mm512_slli_epi16(codes[3], 8));
+    for (int row = 0; row < 2; ++row)
+      _mm512_storeu_si512(cells + row * kCellBytes, _mm512_permutex2var_epi16(low, rows[row], high));
   }
 };
 
@@ -98,6 +121,8 @@ struct FloatCodes {
   }
 };
 
+__m256i to_half(__m512 x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
 /// fp32 -> bf16, kept as fp32 bits. No NaN: scales are finite here.
 __m512i to_bf16(__m512 x) {
   const __m512i bits = _mm512_castps_si512(x);
@@ -115,8 +140,7 @@ struct PairWriter {
   void operator()(int64_t k, __m512 first, __m512 second, float* value) const {
     [[maybe_unused]] __m256i a, b;
     if constexpr (narrow == Narrow::fp16) {
-      a = _mm512_cvtps_ph(first, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-      b = _mm512_cvtps_ph(second, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      a = to_half(first), b = to_half(second);
       first = _mm512_cvtph_ps(a), second = _mm512_cvtph_ps(b);
     } else if constexpr (narrow == Narrow::bf16) {
       first = _mm512_castsi512_ps(to_bf16(first)), second = _mm512_castsi512_ps(to_bf16(second));
@@ -159,6 +183,42 @@ void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch) {
     case Narrow::none: return run<Narrow::none>(rule, stretch);
     case Narrow::fp16: return run<Narrow::fp16>(rule, stretch);
     case Narrow::bf16: return run<Narrow::bf16>(rule, stretch);
+  }
+}
+
+void dequantize_four(const GroupRule* rules, const uint8_t* codes, int64_t code_stride, const FourPanels& four) {
+  const CodeLanes lanes[4] = {CodeLanes(rules[0]), CodeLanes(rules[1]), CodeLanes(rules[2]), CodeLanes(rules[3])};
+  const HalfCodes half_codes;
+  const CellPacker cells;
+  for (int64_t k = 0; k < four.count; k += 2) {
+    __m512i exponent[4];
+    for (int p = 0; p < 4; ++p) {
+      const __m512i bytes =
+          _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + p * code_stride + k * 8)));
+      const __m256i first = to_half(lanes[p].weights(bytes, 0)), second = to_half(lanes[p].weights(bytes, 1));
+      float* const value = four.value + p * four.value_stride + k * kPanelWidth;
+      _mm512_storeu_ps(value, _mm512_cvtph_ps(first));
+      _mm512_storeu_ps(value + kPanelWidth, _mm512_cvtph_ps(second));
+      exponent[p] = half_codes(first, second);
+    }
+    cells.write(four.cells + k * kCellBytes, exponent);
+  }
+}
+
+void widen_four(const uint16_t* bits, int64_t bit_stride, const FourPanels& four) {
+  const HalfCodes half_codes;
+  const CellPacker cells;
+  for (int64_t k = 0; k < four.count; k += 2) {
+    __m512i exponent[4];
+    for (int p = 0; p < 4; ++p) {
+      const __m256i* const row = reinterpret_cast<const __m256i*>(bits + p * bit_stride + k * kPanelWidth);
+      const __m256i first = _mm256_loadu_si256(row), second = _mm256_loadu_si256(row + 1);
+      float* const value = four.value + p * four.value_stride + k * kPanelWidth;
+      _mm512_storeu_ps(value, _mm512_cvtph_ps(first));
+      _mm512_storeu_ps(value + kPanelWidth, _mm512_cvtph_ps(second));
+      exponent[p] = half_codes(first, second);
+    }
+    cells.write(four.cells + k * kCellBytes, exponent);
   }
 }
 

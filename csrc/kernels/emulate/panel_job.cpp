@@ -65,7 +65,7 @@ class PanelJob {
     load_scales();
     for (int64_t k = 0; k < call_.plan.k; k += stretch_) {
       const int64_t end = std::min(call_.plan.k, k + stretch_);
-      for (int64_t p = 0; p < panels_; ++p) load_panel(p, k, end);
+      load_panels(k, end);
       for (const Slice& slice : slices_) run_leaves(slice, k, end);
     }
     for (const Slice& slice : slices_) finish(slice);
@@ -87,18 +87,27 @@ class PanelJob {
   }
   const float* panel_scale(int64_t panel) const { return scales_.data() + panel * call_.weight.groups() * kPanelWidth; }
 
-  void load_panel(int64_t panel, int64_t k_begin, int64_t k_end) {
+  void load_panels(int64_t k_begin, int64_t k_end) {
     const bool exponents = uses_matrix_unit(call_.plan);
     const int lowest = call_.plan.unit.input_exponent;
-    dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + panel, k_begin, k_end, lowest,
-               panel_value(panel), exponents ? panel_codes(panel) : PanelCodes{});
+    if (exponents && panels_ == 4 && panels_per_cell(lowest) == 4) {
+      dequantize_four(call_.context.isa, call_.plan.weight, call_.weight, first_panel_, k_begin, k_end, lowest,
+                      panel_value(0), stretch_ * kPanelWidth, cells_.get());
+    } else {
+      for (int64_t p = 0; p < panels_; ++p) {
+        dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, k_begin, k_end, lowest,
+                   panel_value(p), exponents ? panel_codes(p) : PanelCodes{});
+      }
+    }
     // K that is no multiple of 16 ends in zeros, which change no step
     const int64_t rows = k_end - k_begin, padded = (rows + 15) / 16 * 16;
     if (!exponents || rows == padded) return;
-    std::fill(panel_value(panel) + rows * kPanelWidth, panel_value(panel) + padded * kPanelWidth, 0.0f);
-    const PanelCodes codes = panel_codes(panel);
-    panel_code_span(call_.context.isa, lowest, panel_value(panel) + rows * kPanelWidth,
-                    {codes.cells + rows * kCellBytes, codes.lane}, padded - rows);
+    for (int64_t p = 0; p < panels_; ++p) {
+      float* const tail = panel_value(p) + rows * kPanelWidth;
+      std::fill(tail, panel_value(p) + padded * kPanelWidth, 0.0f);
+      const PanelCodes codes = panel_codes(p);
+      panel_code_span(call_.context.isa, lowest, tail, {codes.cells + rows * kCellBytes, codes.lane}, padded - rows);
+    }
   }
 
   void make_slices() {
