@@ -13,7 +13,7 @@ UNITS = {  # products, fraction bits, fp16 out, zero exponent
     "ampere-fp16": (8, 24, True, -20),
     "hopper-fp16": (16, 25, True, -21),
 }
-FAMILIES = ["normal", "wide", "cancelling", "subnormal", "constant", "bits", "zeros", "extreme"]
+FAMILIES = ["normal", "wide", "cancelling", "subnormal", "constant", "bits", "zeros", "zero-columns", "extreme"]
 
 
 def instruction_sets() -> list[str]:
@@ -39,10 +39,24 @@ def sample(rng: np.random.Generator, family: str, shape: tuple[int, int], dtype:
     elif family == "zeros":
         x = np.where(rng.random(shape) < 0.8, 0.0, x)
         x[:, :32] = 0.0
+    elif family == "zero-columns":  # rows and columns both: steps in which some lanes have no product
+        x[rng.random(shape[0]) < 0.5] = 0.0
+        x[:, 48:64] = 0.0
     elif family == "extreme":
         x = np.ldexp(x, rng.integers(-span, span, shape))
     with np.errstate(over="ignore"):
         return x.astype(dtype).astype(np.float32)
+
+
+def accumulators(rng: np.random.Generator, shape: tuple[int, int], half: bool) -> np.ndarray:
+    """Of every size that the output format has, zeros of both signs included; in the last row also Inf and NaN."""
+    x = np.ldexp(rng.standard_normal(shape), rng.integers(-27, 16, shape) if half else rng.integers(-150, 120, shape))
+    x[rng.random(shape) < 0.1] = 0.0
+    x[rng.random(shape) < 0.1] = -0.0
+    with np.errstate(over="ignore"):
+        x = x.astype(np.float16 if half else np.float32).astype(np.float32)
+    x[-1, 3], x[-1, 18], x[-1, 40] = np.inf, -np.inf, np.array(0x7FFFFFFF, np.uint32).view(np.float32)
+    return x
 
 
 def chain(rows, columns, c, unit, dtype, isa, fresh=False, repeat=1):
@@ -73,13 +87,7 @@ def test_same_bits_as_the_oracle(family, unit, dtype):
     for row_count in (1, 2, 3, 4, 5, 7, 13):
         rows = sample(rng, family, (row_count, 96), dtype)
         columns = np.ascontiguousarray(sample(rng, family, (80, 96), dtype).T)
-        starts = [np.zeros((row_count, 80), np.float32)]
-        if not UNITS[unit][2]:
-            starts.append(
-                np.ldexp(rng.standard_normal((row_count, 80)), rng.integers(-140, 100, (row_count, 80))).astype(
-                    np.float32
-                )
-            )
+        starts = [np.zeros((row_count, 80), np.float32), accumulators(rng, (row_count, 80), UNITS[unit][2])]
         for c in starts:
             for fresh in (False, True):
                 want = chain(rows, columns, c, UNITS[unit], dtype, "oracle", fresh).view(np.uint32)
@@ -96,6 +104,54 @@ def test_same_bits_as_the_oracle(family, unit, dtype):
                         hex(want[tuple(differ[0])]),
                         hex(got[tuple(differ[0])]),
                     )
+
+
+@pytest.mark.parametrize("unit", ["ampere-fp16", "hopper-fp16"])
+def test_a_subnormal_fp16_accumulator_has_the_exponent_of_the_smallest_normal_number(unit):
+    """Products far below a subnormal accumulator: its exponent decides which of their bits break a tie."""
+    rng = np.random.default_rng(11)
+    significand, sign = lambda shape: 1 + rng.integers(0, 1024, shape) / 1024, [-1, 1, 0]
+    taken_as_value = 0
+    for _ in range(60):
+        rows = np.ldexp(significand((64, 16)), rng.integers(-14, -6, (64, 16))) * rng.choice(sign, (64, 16))
+        columns = np.ldexp(significand((16, 64)), rng.integers(-14, -6, (16, 64))) * rng.choice(sign[:2], (16, 64))
+        rows, columns = rows.astype(np.float32), columns.astype(np.float32)
+        c = (rng.integers(-40, 40, (64, 64)) * 2.0**-24).astype(np.float32)
+        want = chain(rows, columns, c, UNITS[unit], np.float16, "oracle").view(np.uint32)
+        for isa in instruction_sets():
+            got = chain(rows, columns, c, UNITS[unit], np.float16, isa).view(np.uint32)
+            np.testing.assert_array_equal(got, want, err_msg=isa)
+        products, fraction_bits, half_out, zero_exponent = UNITS[unit]
+        finer = (products, fraction_bits + (0 if fraction_bits == 25 else 1), half_out, zero_exponent)
+        coarser = (products, fraction_bits - 1, half_out, zero_exponent)
+        for wrong in (finer, coarser):  # negative control: such bits matter here
+            taken_as_value += (chain(rows, columns, c, wrong, np.float16, "oracle").view(np.uint32) != want).sum()
+    assert taken_as_value > 0
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_steps_of_zeros_are_passed_over_only_where_all_products_are_zero(unit):
+    """Zero rows against finite columns give back the accumulator (-0 becomes +0); one Inf or one tiny number does not."""
+    rng = np.random.default_rng([7, *unit.encode()])
+    rows = np.zeros((3, 64), np.float32)
+    columns = sample(rng, "normal", (64, 80), np.float16)
+    c = accumulators(rng, (3, 80), UNITS[unit][2])
+    finite = np.isfinite(c)
+    for isa in instruction_sets():
+        passed = chain(rows, columns, c, UNITS[unit], np.float16, isa)
+        np.testing.assert_array_equal(passed[finite].view(np.uint32), (c + np.float32(0))[finite].view(np.uint32))
+        for place, value in (((0, 17), np.inf), ((1, 33), np.float32(2.0**-24))):
+            changed = rows.copy()
+            changed[place] = value
+            got = chain(changed, columns, c, UNITS[unit], np.float16, isa)
+            want = chain(changed, columns, c, UNITS[unit], np.float16, "oracle")
+            np.testing.assert_array_equal(got.view(np.uint32), want.view(np.uint32))
+            assert (got.view(np.uint32) != passed.view(np.uint32)).any()
+        special = columns.copy()
+        special[5, 7] = np.nan  # 0 * NaN, in a lane of a step whose other products are zero
+        got = chain(rows, special, c, UNITS[unit], np.float16, isa)
+        assert np.isnan(got[:, 7]).all()
+        np.testing.assert_array_equal(got[:, 8:].view(np.uint32), passed[:, 8:].view(np.uint32))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ namespace {
 
 struct Operands {
   std::vector<float> columns;  // [panels][K][16]
-  std::vector<int16_t> column_exponents, row_exponents;
+  std::vector<uint8_t> column_cells;
+  std::vector<uint32_t> row_cells;
   std::vector<ChainPanel> panels;
 };
 
@@ -19,20 +20,22 @@ Operands prepare(const Array<float>& rows, const Array<float>& columns, int lowe
   const int64_t k_count = columns.shape(0), n = columns.shape(1), panels = n / kPanelWidth;
   Operands out;
   out.columns.resize(static_cast<size_t>(k_count * n));
-  out.column_exponents.resize(out.columns.size());
+  const int64_t per_cell = panels_per_cell(lowest);
+  out.column_cells.resize(static_cast<size_t>((panels + per_cell - 1) / per_cell * k_count * kCellBytes));
   for (int64_t p = 0; p < panels; ++p) {
     float* value = out.columns.data() + p * k_count * kPanelWidth;
-    int16_t* exponent = out.column_exponents.data() + p * k_count * kPanelWidth;
+    const PanelCodes codes = {out.column_cells.data() + p / per_cell * k_count * kCellBytes,
+                              static_cast<int>(p % per_cell)};
     for (int64_t k = 0; k < k_count; ++k) {
       for (int c = 0; c < kPanelWidth; ++c) {
         const float x = columns.data()[k * n + p * kPanelWidth + c];
         value[k * kPanelWidth + c] = x;
-        exponent[panel_exponent_index(k, c)] = column_exponent(x, lowest);
+        put_exponent_code(codes, k, c, lowest, x);
       }
     }
-    out.panels.push_back({value, exponent});
+    out.panels.push_back({value, codes});
   }
-  for (py::ssize_t i = 0; i < rows.size(); ++i) out.row_exponents.push_back(row_exponent(rows.data()[i], lowest));
+  for (py::ssize_t i = 0; i < rows.size(); ++i) out.row_cells.push_back(row_cell(rows.data()[i], lowest));
   return out;
 }
 
@@ -50,7 +53,7 @@ Array<float> run(const Array<float>& rows, const Array<float>& columns, const Ar
   args.unit = unit;
   args.accumulate = fresh ? Accumulate::fresh_add : Accumulate::carried;
   args.walk = {0, rows.shape(1), rows.shape(1), 1};
-  args.rows = {rows.data(), operands.row_exponents.data(), rows.shape(1)};
+  args.rows = {rows.data(), operands.row_cells.data(), rows.shape(1)};
   args.row_count = static_cast<int>(rows.shape(0));
   args.panels = operands.panels.data();
   args.panel_count = static_cast<int>(operands.panels.size());

@@ -12,12 +12,14 @@ namespace {
 struct Avx2 {
   using Float = __m256;
   using Int = __m256i;
-  using Mask = __m256i;  // all ones or all zeros per lane
   static constexpr int lanes = 8;
+  static constexpr int kSharedRows = 4;
 
   static Float load(const float* p) { return _mm256_loadu_ps(p); }
   static void store(float* p, Float x) { _mm256_storeu_ps(p, x); }
-  static Int load_int(const int16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const Int*>(p)); }
+  static void store(int32_t* p, Int x) { _mm256_storeu_si256(reinterpret_cast<Int*>(p), x); }
+  static Int load_int(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const Int*>(p)); }
+  static Int splat(const uint32_t* p) { return _mm256_set1_epi32(static_cast<int>(*p)); }
   static Float set(float x) { return _mm256_set1_ps(x); }
   static Int set(int32_t x) { return _mm256_set1_epi32(x); }
   static Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
@@ -27,35 +29,49 @@ struct Avx2 {
   static Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
   static Int truncate(Float x) { return _mm256_cvttps_epi32(x); }
 
-  // exponents, two int16 per lane
-  static Int set16(int x) { return _mm256_set1_epi16(static_cast<int16_t>(x)); }
-  static Int set_pair(const int16_t* p) {
-    int32_t pair;
-    __builtin_memcpy(&pair, p, sizeof pair);
-    return _mm256_set1_epi32(pair);
+  static Int shift_left(Int x, int count) {
+    return count >= 0 ? _mm256_slli_epi32(x, count) : _mm256_srli_epi32(x, -count);
   }
-  static Int add16(Int a, Int b) { return _mm256_add_epi16(a, b); }
-  static Int max16(Int a, Int b) { return _mm256_max_epi16(a, b); }
-  static Int min16(Int a, Int b) { return _mm256_min_epi16(a, b); }
-  static Int swap16(Int x) { return _mm256_or_si256(_mm256_slli_epi32(x, 16), _mm256_srli_epi32(x, 16)); }
-  static Int shift_to_field(Int x) { return _mm256_slli_epi32(x, 23); }
-  static Int exponent_field(Float x) { return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7F800000)); }
+  static Int shift_right(Int x, int count) { return _mm256_srl_epi32(x, _mm_cvtsi32_si128(count)); }
+  static Int bits(Float x) { return _mm256_castps_si256(x); }
   static Float as_float(Int x) { return _mm256_castsi256_ps(x); }
+  static Int exponent_bits(Int x) { return _mm256_and_si256(x, _mm256_set1_epi32(0x7F800000)); }
 
-  static Mask outside_field(Int x, int lowest, int highest) {  // fields are never negative: signed comparisons serve
-    return _mm256_or_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(lowest << 23), x),
-                           _mm256_cmpgt_epi32(x, _mm256_set1_epi32(highest << 23)));
+  static bool differ(Int a, Int b) { return _mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b)) != -1; }
+  struct Bytes : ByteCodes {
+    static Int max(Int a, Int b) { return _mm256_max_epu8(a, b); }
+    static bool any_outside(Int x, int lowest, int highest) {
+      const Int above = _mm256_sub_epi8(x, _mm256_set1_epi8(static_cast<char>(lowest)));  // wraps below
+      const Int bound = _mm256_set1_epi8(static_cast<char>(highest - lowest));
+      return differ(max(above, bound), bound);
+    }
+    static Int exponents(Int sums, int floor) {
+      return max(_mm256_adds_epu8(sums, _mm256_set1_epi8(kToField)), _mm256_set1_epi8(static_cast<char>(floor)));
+    }
+  };
+  struct Words : WordCodes {
+    static Int max(Int a, Int b) { return _mm256_max_epi16(a, b); }
+    static bool any_outside(Int x, int lowest, int highest) {
+      const Int above = _mm256_sub_epi16(x, _mm256_set1_epi16(static_cast<int16_t>(lowest)));  // wraps below
+      const Int bound = _mm256_set1_epi16(static_cast<int16_t>(highest - lowest));
+      return _mm256_movemask_epi8(_mm256_cmpeq_epi16(_mm256_max_epu16(above, bound), bound)) != -1;
+    }
+    static Int exponents(Int sums, int floor) {
+      const Int fields = _mm256_add_epi16(sums, _mm256_set1_epi16(kToField));
+      return max(_mm256_min_epi16(fields, _mm256_set1_epi16(255)), _mm256_set1_epi16(static_cast<int16_t>(floor)));
+    }
+  };
+
+  static Int raise_nonzero(Int x, int32_t least) {
+    return _mm256_andnot_si256(_mm256_cmpeq_epi32(x, set(0)), max_unsigned(x, set(least)));
   }
-  static Mask all_zero(Int products, Float accumulator) {
-    const Int largest = _mm256_srai_epi32(max16(products, swap16(products)), 16);
-    return _mm256_and_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(kZeroExponent / 2), largest),
-                            _mm256_castps_si256(_mm256_cmp_ps(accumulator, _mm256_setzero_ps(), _CMP_EQ_OQ)));
+  static bool any_above(Int x, int32_t limit) {
+    return differ(max_unsigned(x, _mm256_set1_epi32(limit)), _mm256_set1_epi32(limit));
   }
-  static Mask and_not(Mask a, Mask b) { return _mm256_andnot_si256(b, a); }
-  static Mask mask_or(Mask a, Mask b) { return _mm256_or_si256(a, b); }
-  static bool any(Mask mask) { return !_mm256_testz_si256(mask, mask); }
-  static Mask overflows(Int low, Int high, Int sum) {
-    return _mm256_srai_epi32(_mm256_and_si256(_mm256_xor_si256(low, sum), _mm256_xor_si256(high, sum)), 31);
+  static bool any_negative(Int x) { return _mm256_movemask_ps(_mm256_castsi256_ps(x)) != 0; }
+  /// before, with the sign set where low + high overflowed: both have the sign that sum lacks.
+  static Int or_sign_differs(Int before, Int low, Int high, Int sum) {
+    return _mm256_or_si256(before, _mm256_and_si256(_mm256_xor_si256(low, sum), _mm256_xor_si256(high, sum)));
   }
 
   /// No embedded rounding here: round |x| to nearest, and step back where that went up.
@@ -75,16 +91,6 @@ struct Avx2 {
     return _mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_andnot_si256(kept, _mm256_set1_epi32(1))));
   }
   static Float round_half(Float x) { return _mm256_cvtph_ps(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT)); }
-
-  // Sixteen registers: two by two accumulators measured best.
-  static int tile_rows(int left) { return left >= 2 ? 2 : left; }
-  template <int L, Finish kFinish>
-  static int dispatch(int rows, int vectors, const TileArgs& tile) {
-    if (rows == 2) {
-      return vectors >= 2 ? (run_tile<Avx2, L, kFinish, 2, 2>(tile), 2) : (run_tile<Avx2, L, kFinish, 2, 1>(tile), 1);
-    }
-    return vectors >= 2 ? (run_tile<Avx2, L, kFinish, 1, 2>(tile), 2) : (run_tile<Avx2, L, kFinish, 1, 1>(tile), 1);
-  }
 };
 
 }  // namespace

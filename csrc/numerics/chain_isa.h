@@ -8,6 +8,22 @@ namespace qf {
 
 inline constexpr int kMaxPanels = 4;
 
+/// Numbers of the two kinds of codes, for both: kPanels of them share a cell; kLargestZero is the largest sum that has
+/// a zero in it, kLargestFinite the largest without Inf or NaN; a sum plus kToField is E as fp32's exponent field;
+/// below the field kLowest a product may be zero.
+struct ByteCodes {
+  static constexpr int kBytes = 1, kPanels = 4, kMask = 0xFF;
+  static constexpr int kLargestZero = 15 + kByteCode.bias, kLargestFinite = 30 + 2 * kByteCode.bias;
+  static constexpr int kToField = 127 - 2 * kByteCode.bias;
+  static constexpr int kLowest = -28 + 127;
+};
+struct WordCodes {
+  static constexpr int kBytes = 2, kPanels = 2, kMask = 0xFFFF;
+  static constexpr int kLargestZero = 127 + kWordCode.bias, kLargestFinite = 254 + 2 * kWordCode.bias;
+  static constexpr int kToField = 127 - 2 * kWordCode.bias;
+  static constexpr int kLowest = 28;
+};
+
 enum class Finish : uint8_t { fp32_toward_zero, fp16_nearest_even };
 
 /// The oracle's step, compiled once for the baseline instruction set. b has a stride of kPanelWidth.

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstring>
 
 #include "numerics/chain_isa.h"
 
@@ -14,7 +15,7 @@ struct Portable {
   static constexpr int lanes = 8;
   using Float = std::array<float, lanes>;
   using Int = std::array<int32_t, lanes>;
-  using Mask = std::array<bool, lanes>;
+  static constexpr int kSharedRows = 1;
 
   template <class Out, class Function>
   static Out map(Function f) {
@@ -29,9 +30,15 @@ struct Portable {
   static void store(float* p, const Float& x) {
     for (int i = 0; i < lanes; ++i) p[i] = x[i];
   }
-  static Int load_int(const int16_t* p) {
-    return map<Int>([=](int i) { return pair(p[2 * i], p[2 * i + 1]); });
+  static void store(int32_t* p, const Int& x) {
+    for (int i = 0; i < lanes; ++i) p[i] = x[i];
   }
+  static Int load_int(const uint8_t* p) {
+    Int out;
+    std::memcpy(out.data(), p, sizeof out);
+    return out;
+  }
+  static Int splat(const uint32_t* p) { return set(static_cast<int32_t>(*p)); }
   static Float set(float x) {
     return map<Float>([=](int) { return x; });
   }
@@ -59,57 +66,71 @@ struct Portable {
     return map<Int>([&](int i) { return x[i] > -0x1p31f && x[i] < 0x1p31f ? static_cast<int32_t>(x[i]) : INT32_MIN; });
   }
 
-  // exponents, two int16 per lane
-  static int32_t pair(int low, int high) {
-    return static_cast<int32_t>((static_cast<uint32_t>(high) << 16) | (static_cast<uint32_t>(low) & 0xFFFFu));
+  static Int shift_left(const Int& x, int count) {
+    return map<Int>([&](int i) {
+      const uint32_t bits = static_cast<uint32_t>(x[i]);
+      return static_cast<int32_t>(count >= 0 ? bits << count : bits >> -count);
+    });
   }
-  static int low(int32_t x) { return static_cast<int16_t>(x & 0xFFFF); }
-  static int high(int32_t x) { return x >> 16; }
-  static Int set16(int x) { return set(pair(x, x)); }
-  static Int set_pair(const int16_t* p) { return set(pair(p[0], p[1])); }
-  static Int add16(const Int& a, const Int& b) {
-    return map<Int>([&](int i) { return pair(low(a[i]) + low(b[i]), high(a[i]) + high(b[i])); });
-  }
-  static Int max16(const Int& a, const Int& b) {
-    return map<Int>([&](int i) { return pair(std::max(low(a[i]), low(b[i])), std::max(high(a[i]), high(b[i]))); });
-  }
-  static Int min16(const Int& a, const Int& b) {
-    return map<Int>([&](int i) { return pair(std::min(low(a[i]), low(b[i])), std::min(high(a[i]), high(b[i]))); });
-  }
-  static Int swap16(const Int& x) {
-    return map<Int>([&](int i) { return pair(high(x[i]), low(x[i])); });
-  }
-  static Int shift_to_field(const Int& x) {
-    return map<Int>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(x[i]) << 23); });
-  }
-  static Int exponent_field(const Float& x) {
-    return map<Int>([&](int i) { return static_cast<int32_t>(float_bits(x[i]) & 0x7F800000u); });
+  static Int shift_right(const Int& x, int count) { return shift_left(x, -count); }
+  static Int bits(const Float& x) {
+    return map<Int>([&](int i) { return static_cast<int32_t>(float_bits(x[i])); });
   }
   static Float as_float(const Int& x) {
     return map<Float>([&](int i) { return bits_float(static_cast<uint32_t>(x[i])); });
   }
+  static Int exponent_bits(const Int& x) {
+    return map<Int>([&](int i) { return x[i] & 0x7F800000; });
+  }
 
-  static Mask outside_field(const Int& x, int lowest, int highest) {
-    return map<Mask>([&](int i) { return x[i] < lowest << 23 || x[i] > highest << 23; });
+  /// The codes of a cell one by one: Kind is ByteCodes or WordCodes.
+  template <class Kind>
+  struct Codes : Kind {
+    static constexpr int kBits = 8 * Kind::kBytes;
+    template <class Function>
+    static Int each(Function f) {  // f(vector lane, shift of the code)
+      return map<Int>([&](int i) {
+        uint32_t cell = 0;
+        for (int shift = 0; shift < 32; shift += kBits) cell |= static_cast<uint32_t>(f(i, shift)) << shift;
+        return static_cast<int32_t>(cell);
+      });
+    }
+    static int code(int32_t cell, int shift) {
+      return static_cast<int>(static_cast<uint32_t>(cell) >> shift) & Kind::kMask;
+    }
+    static Int max(const Int& a, const Int& b) {
+      return each([&](int i, int shift) { return std::max(code(a[i], shift), code(b[i], shift)); });
+    }
+    static bool any_outside(const Int& x, int lowest, int highest) {
+      bool found = false;
+      for (const int32_t cell : x)
+        for (int shift = 0; shift < 32; shift += kBits)
+          found = found || code(cell, shift) < lowest || code(cell, shift) > highest;
+      return found;
+    }
+    static Int exponents(const Int& sums, int floor) {
+      return each(
+          [&](int i, int shift) { return std::max(std::min(code(sums[i], shift) + Kind::kToField, 255), floor); });
+    }
+  };
+  using Bytes = Codes<ByteCodes>;
+  using Words = Codes<WordCodes>;
+
+  static Int raise_nonzero(const Int& x, int32_t least) {
+    return map<Int>([&](int i) { return x[i] == 0 ? 0 : std::max(x[i], least); });
   }
-  static Mask all_zero(const Int& products, const Float& accumulator) {
-    return map<Mask>([&](int i) {
-      return std::max(low(products[i]), high(products[i])) < kZeroExponent / 2 && accumulator[i] == 0.0f;
-    });
-  }
-  static Mask and_not(const Mask& a, const Mask& b) {
-    return map<Mask>([&](int i) { return a[i] && !b[i]; });
-  }
-  static Mask mask_or(const Mask& a, const Mask& b) {
-    return map<Mask>([&](int i) { return a[i] || b[i]; });
-  }
-  static bool any(const Mask& mask) {
+  static bool any_above(const Int& x, int32_t limit) {
     bool found = false;
-    for (bool bit : mask) found = found || bit;
+    for (const int32_t value : x) found = found || static_cast<uint32_t>(value) > static_cast<uint32_t>(limit);
     return found;
   }
-  static Mask overflows(const Int& low, const Int& high, const Int& sum) {
-    return map<Mask>([&](int i) { return ((low[i] ^ sum[i]) & (high[i] ^ sum[i])) < 0; });
+  static bool any_negative(const Int& x) {
+    bool found = false;
+    for (const int32_t value : x) found = found || value < 0;
+    return found;
+  }
+  static Int or_sign_differs(const Int& before, const Int& low, const Int& high, const Int& sum) {
+    return map<Int>([&](int i) { return before[i] | ((low[i] ^ sum[i]) & (high[i] ^ sum[i])); });
   }
 
   static Float to_float_toward_zero(const Int& x) {
@@ -127,17 +148,6 @@ struct Portable {
   }
   static Float round_half(const Float& x) {
     return map<Float>([&](int i) { return round_to_half(x[i]); });
-  }
-
-  static int tile_rows(int left) { return left >= 2 ? 2 : left; }
-  template <int L, Finish kFinish>
-  static int dispatch(int rows, int /*vectors*/, const TileArgs& tile) {
-    if (rows == 2) {
-      run_tile<Portable, L, kFinish, 2, 1>(tile);
-    } else {
-      run_tile<Portable, L, kFinish, 1, 1>(tile);
-    }
-    return 1;
   }
 };
 

@@ -2,10 +2,17 @@
 //
 // Per step and output: E = the largest exponent; every product a * w is exact in fp32, times 2^(F - E) is exact too,
 // and the conversion to int32 truncates toward zero, exactly as the unit cuts its terms. The integer sum is exact;
-// converted back toward zero and scaled by 2^(E - F) it is the unit's result. A step leaves this path for the oracle
-// when
-//   * E is outside [kLowest, kHighest], where a scale or a product would leave fp32's normal range, or an input is Inf
-//   or NaN;
+// converted back toward zero and scaled by 2^(E - F) it is the unit's result.
+//
+// E of the products is the largest sum of two exponent codes (dot_chain.h). The codes of four panels (bytes; words:
+// two) lie in one vector, so that one addition and one maximum serve four vectors of values.
+//
+// A step whose products are all zero (seen from the codes) gives finite accumulators back: their bits fit into the
+// unit's fraction, so nothing is cut. A step leaves the fast path for the oracle when
+//   * a factor is Inf or NaN (seen from the codes), or an accumulator is (its E is above kHighest);
+//   * E is outside [Codes::kLowest, kHighest], where a scale or a product would leave fp32's normal range. Below
+//   Codes::kLowest lie also the lanes without a product, whose E is that of a sum with a zero's code: harmless when the
+//   accumulator is zero too, or has the larger exponent;
 //   * the sum of 16 terms of 25 fraction bits overflows int32 (seen from the signs).
 //
 // Included only by chain_<isa>.cpp, inside an anonymous namespace: code compiled for one instruction set must not be
@@ -14,27 +21,35 @@
 /// V::lanes consecutive columns of a panel.
 struct Columns {
   const float* value;
-  const int16_t* exponent;
-  float* accumulator;  // first row
+  const uint8_t* cells;  // their codes' cells
+  int shift;             // bits from the low end of a cell to this panel's code
+  float* accumulator;    // first row
 };
 
 struct TileArgs {
   const ChainArgs* chain;
   const float* row_value;
-  const int16_t* row_exponent;
+  const uint32_t* row_cell;
   const Columns* columns;
 };
 
-// Biased by 127, as all exponents below: -100 and 125.
-constexpr int kLowest = 27, kHighest = 252;
+// Biased by 127, as all exponents below.
+constexpr int kRowBlock = 8;  // rows of a tile
+constexpr int kLowestScalable = WordCodes::kLowest, kHighest = 252;
 
-template <class V, int L, Finish kFinish, int R, int C>
+/// One row of C vectors of columns. Rows of a block take turns, step by step: while one waits for its accumulators'
+/// exponents, the products of the next one run.
+template <class V, class Codes, int L, Finish kFinish, int C>
 struct Tile {
   using Float = typename V::Float;
   using Int = typename V::Int;
-  using Mask = typename V::Mask;
+  static constexpr bool kHalfOut = kFinish == Finish::fp16_nearest_even;
+  static constexpr int kCells = C <= Codes::kPanels ? 1 : C / Codes::kPanels;  // vectors of codes beside C of values
   struct State {
-    Float acc[R][C];
+    Float acc[C];
+  };
+  struct Sums {  // largest sums of codes, or exponents made of them
+    Int cell[kCells];
   };
 
   const TileArgs& args;
@@ -44,181 +59,243 @@ struct Tile {
   explicit Tile(const TileArgs& tile)
       : args(tile),
         fraction(tile.chain->unit.fraction_bits),
-        floor(kFinish == Finish::fp16_nearest_even ? tile.chain->unit.zero_exponent + 127 : kLowest),
+        floor(kHalfOut ? tile.chain->unit.zero_exponent + 127 : kLowestScalable - 1),
         ld(tile.chain->rows.ld) {}
 
   // 16 terms of 25 fraction bits may pass 2^31: sum them in two halves and watch the signs of their sum.
   static constexpr int kHalf = L == 16 ? 8 : L;
+  // Without a floor of the unit's own, a lane below Codes::kLowest may have no product but zeros.
+  static constexpr int kLowest = kHalfOut ? 1 : Codes::kLowest;
 
-  /// The exponent field (bits 23 and up) of E, never below the floor.
-  Int largest_exponent(Int products, Float accumulator) const {
-    // bounded to nine bits, so that Inf and NaN still lie above kHighest after the shift
-    const Int bounded = V::min16(V::max16(V::max16(products, V::swap16(products)), V::set16(floor)), V::set16(255));
-    return V::max_unsigned(V::shift_to_field(bounded), V::exponent_field(accumulator));
+  /// The largest sums of N rows, which share the loads of the columns' codes.
+  template <int N>
+  [[gnu::always_inline]] void largest_sums(int64_t row, int64_t k, Sums* out) const {
+    for (int v = 0; v < kCells; ++v) {
+      const uint8_t* const weight = args.columns[v * Codes::kPanels].cells + k * kCellBytes;
+      const uint32_t* const row_cell = args.row_cell + row * ld + k;
+      Int sums[N];
+#pragma GCC unroll 16
+      for (int j = 0; j < L; ++j) {
+        const Int codes = V::load_int(weight + j * kCellBytes);
+        for (int r = 0; r < N; ++r) {
+          const Int sum = V::add(codes, V::splat(row_cell + r * ld + j));
+          sums[r] = j == 0 ? sum : Codes::max(sums[r], sum);
+        }
+      }
+      for (int r = 0; r < N; ++r) out[r].cell[v] = sums[r];
+    }
+  }
+  [[gnu::always_inline]] void largest_sums(int rows, int64_t k, Sums* out) const {
+    int r = 0;
+    for (; r + V::kSharedRows <= rows; r += V::kSharedRows) largest_sums<V::kSharedRows>(r, k, out + r);
+    for (; r < rows; ++r) largest_sums<1>(r, k, out + r);
   }
 
-  static Mask out_of_range(Int largest) {
-    return V::outside_field(largest, kFinish == Finish::fp16_nearest_even ? 1 : kLowest + 1, kHighest);
+  /// A lane whose products are all zero, or one with an Inf or a NaN.
+  static bool any_unusual(const Sums& sums) {
+    bool found = false;
+    for (int v = 0; v < kCells; ++v)
+      found = found || Codes::any_outside(sums.cell[v], Codes::kLargestZero + 1, Codes::kLargestFinite);
+    return found;
+  }
+  static bool all_at_most(const Sums& sums, int limit) {
+    bool all = true;
+    for (int v = 0; v < kCells; ++v) all = all && !Codes::any_outside(sums.cell[v], 0, limit);
+    return all;
+  }
+
+  Sums exponents(const Sums& sums) const {
+    Sums out;
+    for (int v = 0; v < kCells; ++v)
+      out.cell[v] = V::shift_right(Codes::exponents(sums.cell[v], floor), args.columns[0].shift);
+    return out;
+  }
+
+  /// The exponent field (bits 23 and up) of E.
+  static Int largest_exponent(const Sums& exponents, int c, Float accumulator) {
+    const int from = c % Codes::kPanels * 8 * Codes::kBytes;  // the code's place in its cell
+    const Int products = V::exponent_bits(V::shift_left(exponents.cell[c / Codes::kPanels], 23 - from));
+    Int own = V::exponent_bits(V::bits(accumulator));
+    if constexpr (kHalfOut) own = V::raise_nonzero(own, (127 - 14) << 23);  // fp16's subnormals count as 2^-14
+    return V::max_unsigned(products, own);
   }
 
   static Float finish(Int sum, Float unscale) {
-    if constexpr (kFinish == Finish::fp32_toward_zero) {
-      return V::mul(V::to_float_toward_zero(sum), unscale);
+    if constexpr (kHalfOut) {
+      return V::add(V::round_half(V::mul(V::to_float_sticky(sum), unscale)), V::set(0.0f));  // -0 becomes +0
     } else {
-      return V::round_half(V::mul(V::to_float_sticky(sum), unscale));
+      return V::mul(V::to_float_toward_zero(sum), unscale);
     }
   }
 
-  /// The oracle for every output of this step, except where all terms are zero (any scale gives the right +0).
-  [[gnu::cold, gnu::noinline]] void exact_step(int64_t k, const State& before, State& after) const {
-    alignas(64) float lanes[V::lanes];
-    for (int r = 0; r < R; ++r)
+  /// sum += the truncated products of kHalf k. Not unrolled: compilers then move the additions apart and spill terms.
+  [[gnu::always_inline]] void add_products(const float* row_value, int64_t k, const Float (&scale)[C],
+                                           Int (&sum)[C]) const {
+    const float* weight[C];
+    for (int c = 0; c < C; ++c) weight[c] = args.columns[c].value + k * kPanelWidth;
+#pragma GCC unroll 1
+    for (int64_t j = 0; j < kHalf; ++j) {
+      const Float row = V::set(row_value[j]);
       for (int c = 0; c < C; ++c) {
-        V::store(lanes, before.acc[r][c]);
-        for (int lane = 0; lane < V::lanes; ++lane) {
-          lanes[lane] = chain_exact_step(args.chain->unit, args.row_value + r * ld + k,
-                                         args.columns[c].value + k * kPanelWidth + lane, L, lanes[lane]);
-        }
-        after.acc[r][c] = V::load(lanes);
+        const Float product = V::mul(V::load(weight[c] + j * kPanelWidth), row);
+        sum[c] = V::add(sum[c], V::truncate(V::mul(product, scale[c])));
       }
+    }
   }
 
-  State step(int64_t k, const State& before) const {
-    // rows in threes: two base pointers and ld address all of them
-    const int16_t* const row_exponent[2] = {args.row_exponent + k, args.row_exponent + 3 * ld + k};
-    const float* const row_value[2] = {args.row_value + k, args.row_value + 3 * ld + k};
-    Int products[R][C];
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) products[r][c] = V::set16(2 * kZeroExponent);
-    for (int j = 0; j < L; j += 2) {
-      Int weight[C];
-      for (int c = 0; c < C; ++c) weight[c] = V::load_int(args.columns[c].exponent + (k + j) * kPanelWidth);
-      for (int r = 0; r < R; ++r) {
-        const Int row = V::set_pair(row_exponent[r / 3] + r % 3 * ld + j);
-        for (int c = 0; c < C; ++c) products[r][c] = V::max16(products[r][c], V::add16(weight[c], row));
-      }
+  [[gnu::always_inline]] void step(int64_t row, int64_t k, const Sums& sums, State& state) const {
+    if (any_unusual(sums)) [[unlikely]] {
+      if (all_at_most(sums, Codes::kLargestZero) && keep_accumulators(state)) return;
+      if (!all_at_most(sums, Codes::kLargestFinite)) return exact_step(row, k, state);
     }
-    Float scale[R][C], unscale[R][C];
-    Int low[R][C], high[R][C];
-    Mask outside{};
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) {
-        const Int largest = largest_exponent(products[r][c], before.acc[r][c]);
-        outside = V::mask_or(outside, out_of_range(largest));
-        scale[r][c] = V::as_float(V::sub(V::set((254 + fraction) << 23), largest));  // 2^(F - E)
-        unscale[r][c] = V::as_float(V::sub(largest, V::set(fraction << 23)));        // 2^(E - F)
-        low[r][c] = V::truncate(V::mul(before.acc[r][c], scale[r][c]));
-        high[r][c] = V::set(0);
-      }
-    for (int j = 0; j < L; ++j) {
-      Float weight[C];
-      for (int c = 0; c < C; ++c) weight[c] = V::load(args.columns[c].value + (k + j) * kPanelWidth);
-      for (int r = 0; r < R; ++r) {
-        const Float row = V::set(row_value[r / 3][r % 3 * ld + j]);
-        for (int c = 0; c < C; ++c) {
-          const Int term = V::truncate(V::mul(V::mul(weight[c], row), scale[r][c]));
-          if (j < kHalf) {
-            low[r][c] = V::add(low[r][c], term);
-          } else {
-            high[r][c] = V::add(high[r][c], term);
-          }
-        }
-      }
+    const Sums products = exponents(sums);
+    Float scale[C], unscale[C];
+    Int low[C], high[C], range = V::set(0), overflow = V::set(0);
+    for (int c = 0; c < C; ++c) {
+      const Int largest = largest_exponent(products, c, state.acc[c]);
+      range = V::max_unsigned(range, V::sub(largest, V::set(kLowest << 23)));   // wraps below kLowest
+      scale[c] = V::as_float(V::sub(V::set((254 + fraction) << 23), largest));  // 2^(F - E)
+      unscale[c] = V::as_float(V::sub(largest, V::set(fraction << 23)));        // 2^(E - F)
+      low[c] = V::truncate(V::mul(state.acc[c], scale[c]));
+      high[c] = V::set(0);
     }
+    const float* const row_value = args.row_value + row * ld + k;
+    add_products(row_value, k, scale, low);
+    if constexpr (L != kHalf) add_products(row_value + kHalf, k + kHalf, scale, high);
     State after;
-    Mask overflow{};
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) {
-        Int sum = low[r][c];
-        if constexpr (L != kHalf) {
-          sum = V::add(low[r][c], high[r][c]);
-          overflow = V::mask_or(overflow, V::overflows(low[r][c], high[r][c], sum));
-        }
-        after.acc[r][c] = finish(sum, unscale[r][c]);
+    for (int c = 0; c < C; ++c) {
+      Int sum = low[c];
+      if constexpr (L != kHalf) {
+        sum = V::add(low[c], high[c]);
+        overflow = V::or_sign_differs(overflow, low[c], high[c], sum);
       }
-    if (V::any(V::mask_or(outside, overflow))) [[unlikely]] {
-      if (V::any(overflow) || !all_outside_are_zero(products, before)) exact_step(k, before, after);
+      after.acc[c] = finish(sum, unscale[c]);
     }
-    return after;
+    const bool overflowed = L != kHalf && V::any_negative(overflow);
+    if (overflowed || V::any_above(range, (kHighest - kLowest) << 23)) [[unlikely]] {
+      if (overflowed || !all_outside_are_zero(sums, state)) return exact_step(row, k, state);
+    }
+    state = after;
   }
 
-  [[gnu::cold, gnu::noinline]] bool all_outside_are_zero(const Int (&products)[R][C], const State& before) const {
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) {
-        const Mask outside = out_of_range(largest_exponent(products[r][c], before.acc[r][c]));
-        if (V::any(V::and_not(outside, V::all_zero(products[r][c], before.acc[r][c])))) return false;
-      }
+  /// A step of zero products gives back finite accumulators: their bits fit into the unit's fraction.
+  [[gnu::noinline]] bool keep_accumulators(State& state) const {
+    Int largest = V::set(0);
+    for (int c = 0; c < C; ++c) largest = V::max_unsigned(largest, V::exponent_bits(V::bits(state.acc[c])));
+    if (fraction < (kHalfOut ? 10 : 23) || V::any_above(largest, 254 << 23)) return false;
+    for (int c = 0; c < C; ++c) state.acc[c] = V::add(state.acc[c], V::set(0.0f));  // -0 becomes +0, as a sum does
     return true;
   }
 
-  State fresh(int64_t k, const State& before) const {
-    State sum;
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) sum.acc[r][c] = V::set(0.0f);
-    for (int j = 0; j < 16; j += L) sum = step(k + j, sum);
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) sum.acc[r][c] = V::add(before.acc[r][c], sum.acc[r][c]);
-    return sum;
+  /// The oracle for every output of this step.
+  [[gnu::cold, gnu::noinline]] void exact_step(int64_t row, int64_t k, State& state) const {
+    alignas(64) float lanes[V::lanes];
+    for (int c = 0; c < C; ++c) {
+      V::store(lanes, state.acc[c]);
+      for (int lane = 0; lane < V::lanes; ++lane) {
+        lanes[lane] = chain_exact_step(args.chain->unit, args.row_value + row * ld + k,
+                                       args.columns[c].value + k * kPanelWidth + lane, L, lanes[lane]);
+      }
+      state.acc[c] = V::load(lanes);
+    }
   }
 
-  void run() const {
+  /// True where all lanes outside the range have zero products and a zero accumulator: any scale gives their +0.
+  [[gnu::cold, gnu::noinline]] bool all_outside_are_zero(const Sums& sums, const State& before) const {
+    const Sums products = exponents(sums);
+    alignas(64) int32_t field[V::lanes], cell[V::lanes];
+    alignas(64) float acc[V::lanes];
+    for (int c = 0; c < C; ++c) {
+      V::store(field, largest_exponent(products, c, before.acc[c]));
+      V::store(cell, V::shift_right(sums.cell[c / Codes::kPanels],
+                                    args.columns[0].shift + c % Codes::kPanels * 8 * Codes::kBytes));
+      V::store(acc, before.acc[c]);
+      for (int lane = 0; lane < V::lanes; ++lane) {
+        const int e = field[lane] >> 23;
+        const bool zero = (cell[lane] & Codes::kMask) <= Codes::kLargestZero && acc[lane] == 0.0f;
+        if ((e < kLowest || e > kHighest) && !zero) return false;
+      }
+    }
+    return true;
+  }
+
+  void run(int rows) const {
     const ChainArgs& chain = *args.chain;
-    State state;
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) state.acc[r][c] = V::load(args.columns[c].accumulator + r * chain.accumulator_ld);
+    State states[kRowBlock];
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < C; ++c) states[r].acc[c] = V::load(args.columns[c].accumulator + r * chain.accumulator_ld);
     for (int64_t i = 0; i < chain.walk.count; ++i) {
       const int64_t begin = chain.walk.start + i * chain.walk.stride, end = begin + chain.walk.length;
       if (chain.accumulate == Accumulate::carried) {
-        for (int64_t k = begin; k < end; k += L) state = step(k, state);
+        for (int64_t k = begin; k < end; k += L) {
+          Sums sums[kRowBlock];
+          largest_sums(rows, k, sums);
+          for (int r = 0; r < rows; ++r) step(r, k, sums[r], states[r]);
+        }
       } else {
-        for (int64_t k = begin; k < end; k += 16) state = fresh(k, state);
+        for (int64_t k = begin; k < end; k += 16) {
+          State fresh[kRowBlock];
+          for (int r = 0; r < rows; ++r)
+            for (int c = 0; c < C; ++c) fresh[r].acc[c] = V::set(0.0f);
+          for (int j = 0; j < 16; j += L) {
+            Sums sums[kRowBlock];
+            largest_sums(rows, k + j, sums);
+            for (int r = 0; r < rows; ++r) step(r, k + j, sums[r], fresh[r]);
+          }
+          for (int r = 0; r < rows; ++r)
+            for (int c = 0; c < C; ++c) states[r].acc[c] = V::add(states[r].acc[c], fresh[r].acc[c]);
+        }
       }
     }
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) V::store(args.columns[c].accumulator + r * chain.accumulator_ld, state.acc[r][c]);
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < C; ++c) V::store(args.columns[c].accumulator + r * chain.accumulator_ld, states[r].acc[c]);
   }
 };
 
-template <class V, int L, Finish kFinish, int R, int C>
-void run_tile(const TileArgs& args) {
-  Tile<V, L, kFinish, R, C>(args).run();
+/// Runs one tile of as many of the `left` vectors as fit; returns their number.
+template <class V, class Codes, int L, Finish kFinish>
+int run_tile(int rows, int left, const TileArgs& args) {
+  const int lane = args.columns[0].shift / (8 * Codes::kBytes);
+  if (left >= 4 && lane == 0) return Tile<V, Codes, L, kFinish, 4>(args).run(rows), 4;
+  if (left >= 2 && lane + 2 <= Codes::kPanels) return Tile<V, Codes, L, kFinish, 2>(args).run(rows), 2;
+  return Tile<V, Codes, L, kFinish, 1>(args).run(rows), 1;
 }
 
-/// Covers rows x columns with tiles of the shapes that V declares, the widest first.
-template <class V, int L, Finish kFinish>
+/// Covers rows x columns with tiles.
+template <class V, class Codes, int L, Finish kFinish>
 void run_chain(const ChainArgs& args) {
-  constexpr int kPerPanel = kPanelWidth / V::lanes;
-  Columns columns[kMaxPanels * kPerPanel];
-  const int vectors = args.panel_count * kPerPanel;
-  for (int row = 0; row < args.row_count;) {
-    const int rows = V::tile_rows(args.row_count - row);
-    for (int v = 0; v < vectors; ++v) {
-      const int shift = v % kPerPanel * V::lanes;
-      columns[v] = {args.panels[v / kPerPanel].value + shift, args.panels[v / kPerPanel].exponent + 2 * shift,
-                    args.accumulator + row * args.accumulator_ld + v * V::lanes};
+  Columns columns[kMaxPanels];
+  for (int row = 0; row < args.row_count; row += kRowBlock) {
+    const int rows = args.row_count - row < kRowBlock ? args.row_count - row : kRowBlock;
+    for (int part = 0; part < kPanelWidth; part += V::lanes) {
+      for (int p = 0; p < args.panel_count; ++p) {
+        const ChainPanel& panel = args.panels[p];
+        columns[p] = {panel.value + part, panel.codes.cells + 4 * part, panel.codes.lane * 8 * Codes::kBytes,
+                      args.accumulator + row * args.accumulator_ld + p * kPanelWidth + part};
+      }
+      for (int v = 0; v < args.panel_count;) {
+        v += run_tile<V, Codes, L, kFinish>(
+            rows, args.panel_count - v,
+            {&args, args.rows.value + row * args.rows.ld, args.rows.cell + row * args.rows.ld, columns + v});
+      }
     }
-    for (int v = 0; v < vectors;) {
-      const TileArgs tile{&args, args.rows.value + row * args.rows.ld, args.rows.exponent + row * args.rows.ld,
-                          columns + v};
-      v += V::template dispatch<L, kFinish>(rows, vectors - v, tile);
-    }
-    row += rows;
+  }
+}
+
+template <class V, class Codes>
+bool run_steps(const ChainArgs& args) {
+  const bool half = args.unit.rounding == Rounding::fp16_nearest_even;
+  constexpr Finish kHalf = Finish::fp16_nearest_even, kFloat = Finish::fp32_toward_zero;
+  switch (args.unit.products) {
+    case 4: (half ? run_chain<V, Codes, 4, kHalf> : run_chain<V, Codes, 4, kFloat>)(args); return true;
+    case 8: (half ? run_chain<V, Codes, 8, kHalf> : run_chain<V, Codes, 8, kFloat>)(args); return true;
+    case 16: (half ? run_chain<V, Codes, 16, kHalf> : run_chain<V, Codes, 16, kFloat>)(args); return true;
+    default: return false;
   }
 }
 
 template <class V>
 bool run_vectorised(const ChainArgs& args) {
-  const bool half = args.unit.rounding == Rounding::fp16_nearest_even;
-  switch (args.unit.products) {
-    case 4:
-      (half ? run_chain<V, 4, Finish::fp16_nearest_even> : run_chain<V, 4, Finish::fp32_toward_zero>)(args);
-      return true;
-    case 8:
-      (half ? run_chain<V, 8, Finish::fp16_nearest_even> : run_chain<V, 8, Finish::fp32_toward_zero>)(args);
-      return true;
-    case 16:
-      (half ? run_chain<V, 16, Finish::fp16_nearest_even> : run_chain<V, 16, Finish::fp32_toward_zero>)(args);
-      return true;
-    default: return false;
-  }
+  const bool bytes = exponent_code_of(args.unit.input_exponent).bytes == 1;
+  return (bytes ? run_steps<V, typename V::Bytes> : run_steps<V, typename V::Words>)(args);
 }

@@ -33,18 +33,20 @@ void dot_chain_oracle(const ChainArgs& args) {
 
 void dot_chain(Isa isa, const ChainArgs& args) {
   const int64_t unit_length = args.accumulate == Accumulate::carried ? args.unit.products : 16;
-  // the fast form relies on terms of at most 25 fraction bits and whole steps
-  bool fast = args.unit.fraction_bits <= 25 && args.unit.rounding != Rounding::e8m13_toward_zero &&
-              args.walk.length % unit_length == 0;
-  // fp16: 2^(E - F) of the lowest E, that of a step of zeros, must be a normal number
-  if (args.unit.rounding == Rounding::fp16_nearest_even) {
-    fast = fast && args.unit.zero_exponent - args.unit.fraction_bits >= -126;
-  }
-  for (int panel = 0; fast && panel < args.panel_count; panel += kMaxPanels) {
+  // the fast form relies on terms of at most 25 fraction bits, whole steps, and in fp16 results on a zero exponent that
+  // lies above every sum with a zero's code
+  const bool half = args.unit.rounding == Rounding::fp16_nearest_even;
+  bool fast = args.unit.fraction_bits <= 25 && (!half || args.unit.zero_exponent >= -28) &&
+              args.unit.rounding != Rounding::e8m13_toward_zero && args.walk.length % unit_length == 0;
+  const int per_cell = panels_per_cell(args.unit.input_exponent);
+  for (int panel = 0; fast && panel < args.panel_count;) {
+    const int left = args.panel_count - panel, lane = args.panels[panel].codes.lane;
+    const int most = lane == 0 ? kMaxPanels : per_cell - lane;  // up to where the shared cells end
     ChainArgs part = args;
     part.panels += panel;
-    part.panel_count = args.panel_count - panel < kMaxPanels ? args.panel_count - panel : kMaxPanels;
+    part.panel_count = left < most ? left : most;
     part.accumulator += panel * kPanelWidth;
+    panel += part.panel_count;
     switch (isa) {
       case Isa::portable: fast = chain_portable(part); break;
 #if defined(__x86_64__)

@@ -4,7 +4,7 @@
 // strided set of k in ascending order. An implementation per instruction set gives the bits of the oracle
 // (matrix_unit.h), for all inputs: out-of-range blocks and special values take a slow path, per block.
 #pragma once
-// nvcc: u[0] = static_cast<uint32_t>(qf::column_exponent(x[0], -14));
+// nvcc: u[0] = static_cast<uint32_t>(qf::exponent_code(x[0], -14));
 
 #include <cstdint>
 
@@ -23,44 +23,65 @@ struct KWalk {
   int64_t count;
 };
 
-/// Exponents are int16, so that a vector instruction handles two k at once. A zero lies below every real exponent, Inf
-/// and NaN above, and every sum of two of them stays recognisable: zero + zero < zero + real < real < special + zero.
-inline constexpr int kZeroExponent = -8000;
-inline constexpr int kSpecialExponent = 16000;
+/// Exponents enter a chain as codes: small non-negative integers, kept as bytes where the input format's exponents lie
+/// in -14 .. 15 and as 16-bit words elsewhere, so that one vector instruction handles four or two panels at once. The
+/// sum of two codes tells what the product is: zero * finite < finite * finite < special * anything, and the sum of two
+/// finite ones is their exponents' sum plus twice `bias`.
+struct ExponentCode {
+  int bytes;
+  int bias;
+  int special;  // Inf and NaN; a zero's code is 0
+};
+inline constexpr ExponentCode kByteCode = {1, 46, 127}, kWordCode = {2, 512, 2000};
 
-/// Exponent of x as the matrix unit sees it: clamped to the format's smallest normal exponent `lowest`.
-QF_HD inline int16_t column_exponent(float x, int lowest) {
+/// `lowest`: MatrixUnit::input_exponent. fp16, e5m2 and e4m3 (-14 or -6) have no exponent above 15.
+QF_HD inline ExponentCode exponent_code_of(int lowest) { return lowest >= -14 ? kByteCode : kWordCode; }
+
+/// Code of x's exponent as the matrix unit sees it: clamped to the format's smallest normal exponent `lowest`.
+QF_HD inline int exponent_code(float x, int lowest) {
+  const ExponentCode code = exponent_code_of(lowest);
   const uint32_t magnitude = float_bits(x) & 0x7FFFFFFFu;
-  if (magnitude == 0) return kZeroExponent;
-  if (magnitude >= 0x7F800000u) return kSpecialExponent;
+  if (magnitude == 0) return 0;
+  if (magnitude >= 0x7F800000u) return code.special;
   const int exponent = static_cast<int>(magnitude >> 23) - 127;
-  return static_cast<int16_t>(exponent < lowest ? lowest : exponent);
+  return (exponent < lowest ? lowest : exponent) + code.bias;
 }
 
-/// The same with fp32's bias, which the sum of a row's and a column's exponent then has too.
-QF_HD inline int16_t row_exponent(float x, int lowest) {
-  return static_cast<int16_t>(column_exponent(x, lowest) + 127);
+/// Where the codes of a panel lie. Panels 4 g .. 4 g + 3 (words: 2 g, 2 g + 1) share 64 bytes for each k: lane
+/// panel % 4 (% 2) of the 16 columns' 32-bit cells.
+inline constexpr int kCellBytes = 64;  // of 16 columns
+struct PanelCodes {
+  uint8_t* cells;  // [k][16] cells of 32 bits
+  int lane;
+};
+inline int panels_per_cell(int lowest) { return 4 / exponent_code_of(lowest).bytes; }
+
+inline void put_exponent_code(const PanelCodes& codes, int64_t k, int column, int lowest, float x) {
+  const int code = exponent_code(x, lowest), bytes = exponent_code_of(lowest).bytes;
+  uint8_t* at = codes.cells + k * kCellBytes + column * 4 + codes.lane * bytes;
+  at[0] = static_cast<uint8_t>(code);
+  if (bytes == 2) at[1] = static_cast<uint8_t>(code >> 8);
 }
 
-/// Rows of the left operand, numbers of the unit's input format: value[row * ld + k], exponent[row * ld + k] =
-/// row_exponent of it. ld is even.
+/// A row's code in every lane of a cell.
+QF_HD inline uint32_t row_cell(float x, int lowest) {
+  return static_cast<uint32_t>(exponent_code(x, lowest)) *
+         (exponent_code_of(lowest).bytes == 1 ? 0x01010101u : 0x10001u);
+}
+
+/// Rows of the left operand, numbers of the unit's input format: value[row * ld + k], cell[row * ld + k] = row_cell of
+/// it.
 struct ChainRows {
   const float* value;
-  const int16_t* exponent;
+  const uint32_t* cell;
   int64_t ld;
 };
 
-/// One panel of the right operand: value[k * 16 + column], exponent[panel_exponent_index(k, column)] = column_exponent
-/// of it.
+/// One panel of the right operand: value[k * 16 + column], and its codes.
 struct ChainPanel {
   const float* value;
-  const int16_t* exponent;
+  PanelCodes codes;
 };
-
-/// Exponents of a panel lie in pairs of k: [K / 2][16][2].
-QF_HD inline int64_t panel_exponent_index(int64_t k, int column) {
-  return (k & ~int64_t{1}) * kPanelWidth + column * 2 + (k & 1);
-}
 
 /// What a chain does with its accumulator.
 enum class Accumulate : uint8_t {

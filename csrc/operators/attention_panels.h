@@ -45,13 +45,14 @@ class KeyValuePanels {
                int64_t last);
 
   struct Head;
-  void put(Head& head, int64_t key, const float* k, const float* v, int lowest);
+  void put(Head& head, int64_t key, const float* k, const float* v);
 
   struct Head {
     std::vector<float> k, v;
-    std::vector<int16_t> k_exponent, v_exponent;
+    std::vector<uint8_t> k_cells, v_cells;  // exponent codes
   };
   int64_t head_size_;
+  int lowest_ = 0;  // smallest normal exponent of the type, 0 before the first token
   int64_t keys_ = 0;
   int64_t capacity_ = 0;  // a multiple of 16; tokens beyond keys_ hold zeros
   std::vector<Head> heads_;

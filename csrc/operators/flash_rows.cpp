@@ -22,14 +22,14 @@ FlashQueries load_queries(const OperatorContext& context, const AttentionArgs& a
   const int64_t group = args.heads / args.kv_heads;
   FlashQueries queries{kv_head, first_row, count, {}, {}};
   queries.value.resize(static_cast<size_t>(count * args.head_size));
-  queries.exponent.resize(queries.value.size());
+  queries.cell.resize(queries.value.size());
   for (int64_t row = 0; row < count; ++row) {
     const int64_t packed = first_row + row;
     const int64_t head = kv_head * group + packed % group;
     const uint16_t* q = static_cast<const uint16_t*>(args.sequences[sequence].q) + packed / group * args.q_stride;
     ops.widen(args.dtype, q + head * args.head_size, args.head_size, queries.value.data() + row * args.head_size);
   }
-  ops.row_exponents(queries.value.data(), count * args.head_size, lowest_exponent(args.dtype), queries.exponent.data());
+  ops.row_cells(queries.value.data(), count * args.head_size, lowest_exponent(args.dtype), queries.cell.data());
   return queries;
 }
 
@@ -59,7 +59,7 @@ void FlashRows::scores(int64_t first_key, int64_t panel_count) {
   dot_chain(context_.isa, {args_.unit,
                            Accumulate::carried,
                            {0, sizes_.head_size, 0, 1},
-                           {queries_.value.data(), queries_.exponent.data(), sizes_.head_size},
+                           {queries_.value.data(), queries_.cell.data(), sizes_.head_size},
                            static_cast<int>(queries_.count),
                            panels.data(),
                            static_cast<int>(panel_count),
@@ -76,7 +76,7 @@ void FlashRows::values(int64_t first_key, int64_t panel_count) {
   dot_chain(context_.isa, {args_.unit,
                            Accumulate::carried,
                            {0, padded, 0, 1},
-                           {probabilities_.data(), probability_exponents_.data(), padded},
+                           {probabilities_.data(), probability_cells_.data(), padded},
                            static_cast<int>(queries_.count),
                            panels.data(),
                            static_cast<int>(panels.size()),
@@ -118,12 +118,12 @@ void FlashRows::walk(const BlockRange& blocks, int64_t block_keys) {
     const int64_t padded = panel_count * kPanelWidth;
     scores(first_key, panel_count);
     probabilities_.resize(static_cast<size_t>(queries_.count * padded));
-    probability_exponents_.resize(probabilities_.size());
+    probability_cells_.resize(probabilities_.size());
     for (int64_t row = 0; row < queries_.count; ++row) {
       softmax_row(row, std::min(visible_keys(row) - first_key, padded), padded);
     }
-    ops.row_exponents(probabilities_.data(), queries_.count * padded, lowest_exponent(args_.dtype),
-                      probability_exponents_.data());
+    ops.row_cells(probabilities_.data(), queries_.count * padded, lowest_exponent(args_.dtype),
+                  probability_cells_.data());
     values(first_key, panel_count);
   }
 }

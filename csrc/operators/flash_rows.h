@@ -15,7 +15,7 @@ struct FlashQueries {
   int64_t first_row;
   int64_t count;
   std::vector<float> value;  // [count][head_size]
-  std::vector<int16_t> exponent;
+  std::vector<uint32_t> cell;
 };
 
 FlashQueries load_queries(const OperatorContext& context, const AttentionArgs& args, int64_t sequence, int64_t kv_head,
@@ -52,7 +52,7 @@ class FlashRows {
   std::vector<float> log_sums_;  // [count]
   std::vector<float> scores_;    // [count][padded keys of the block]
   std::vector<float> probabilities_;
-  std::vector<int16_t> probability_exponents_;
+  std::vector<uint32_t> probability_cells_;
 };
 
 }  // namespace qf

@@ -17,8 +17,8 @@ struct VectorOps {
   void (*round)(DType dtype, float* values, int64_t n);
   /// Largest element; -inf for none. NaN elements are passed over.
   float (*max)(const float* in, int64_t n);
-  /// exponent[i] = row_exponent(values[i], lowest), see numerics/dot_chain.h.
-  void (*row_exponents)(const float* values, int64_t n, int lowest, int16_t* exponent);
+  /// cells[i] = row_cell(values[i], lowest), see numerics/dot_chain.h.
+  void (*row_cells)(const float* values, int64_t n, int lowest, uint32_t* cells);
 
   /// CUDA's expf in the form that a following addition sees: exp(in[i] - shift) = scale[i] * mantissa[i].
   /// scale may be in.

@@ -82,8 +82,8 @@ float max(const float* in, int64_t n) {
   return lanes[0];
 }
 
-void row_exponents(const float* values, int64_t n, int lowest, int16_t* exponent) {
-  for (int64_t i = 0; i < n; ++i) exponent[i] = row_exponent(values[i], lowest);
+void row_cells(const float* values, int64_t n, int lowest, uint32_t* cells) {
+  for (int64_t i = 0; i < n; ++i) cells[i] = row_cell(values[i], lowest);
 }
 
 void exp_parts(const SfuView& sfu, const float* in, float shift, int64_t n, float* scale, float* mantissa) {
@@ -183,7 +183,7 @@ void quad_sums(const float* p, int64_t n, bool first_block, float rescale, float
    narrow,             \
    round,              \
    max,                \
-   row_exponents,      \
+   row_cells,          \
    exp_parts,          \
    exp2_scaled,        \
    scale_flushed,      \

@@ -29,7 +29,7 @@ Activations::Activations(const Plan& plan, int64_t rows)
     : rows(rows),
       ld((plan.k + 15) / 16 * 16),  // rows start on a cache line
       value(static_cast<size_t>(rows * ld)),
-      exponent(uses_matrix_unit(plan) ? static_cast<size_t>(rows * ld) : 0),
+      cell(uses_matrix_unit(plan) ? static_cast<size_t>(rows * ld) : 0),
       row_scale(static_cast<size_t>(rows * scales_per_row(plan))),
       row_scale_ld(scales_per_row(plan)) {}
 
@@ -48,8 +48,8 @@ void load_activations(const Plan& plan, const PackedWeight& weight, const GemmAr
       for (int64_t i = 0; i < k; ++i) value[i] = plain[static_cast<size_t>(weight.order[static_cast<size_t>(i)])];
     }
     if (uses_matrix_unit(plan)) {
-      row_exponent_span(context.isa, plan.unit.input_exponent, value, activations.exponent.get() + row * activations.ld,
-                        activations.ld);
+      row_cell_span(context.isa, plan.unit.input_exponent, value, activations.cell.get() + row * activations.ld,
+                    activations.ld);
     }
     if (plan.step == StepRule::int32) {
       quantize_row(k, plan.activation_group, value, activations.row_scale.get() + row * activations.row_scale_ld);

@@ -11,9 +11,9 @@ struct Activations {
   Activations(const Plan& plan, int64_t rows);
 
   int64_t rows, ld;
-  AlignedArray<float> value;       // [rows][ld], zero from K on; int8 numbers under StepRule::int32
-  AlignedArray<int16_t> exponent;  // [rows][ld], for matrix units only
-  AlignedArray<float> row_scale;   // [rows][k / activation_group], for StepRule::int32 only
+  AlignedArray<float> value;      // [rows][ld], zero from K on; int8 numbers under StepRule::int32
+  AlignedArray<uint32_t> cell;    // [rows][ld], for matrix units only
+  AlignedArray<float> row_scale;  // [rows][k / activation_group], for StepRule::int32 only
   int64_t row_scale_ld;
 };
 

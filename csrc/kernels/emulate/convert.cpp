@@ -50,21 +50,19 @@ void store_span(Isa isa, Format format, const float* values, void* bits, int64_t
   }
 }
 
-void row_exponent_span(Isa isa, int lowest, const float* values, int16_t* exponents, int64_t count) {
+void row_cell_span(Isa isa, int lowest, const float* values, uint32_t* cells, int64_t count) {
 #if defined(__x86_64__)
-  if (isa != Isa::portable) return avx2::row_exponents(lowest, values, exponents, count);
+  if (isa != Isa::portable) return avx2::row_cells(lowest, values, cells, count);
 #endif
-  for (int64_t i = 0; i < count; ++i) exponents[i] = row_exponent(values[i], lowest);
+  for (int64_t i = 0; i < count; ++i) cells[i] = row_cell(values[i], lowest);
 }
 
-void panel_exponent_span(Isa isa, int lowest, const float* values, int16_t* exponents, int64_t k_count) {
+void panel_code_span(Isa isa, int lowest, const float* values, const PanelCodes& codes, int64_t k_count) {
 #if defined(__x86_64__)
-  if (isa != Isa::portable) return avx2::panel_exponents(lowest, values, exponents, k_count);
+  if (isa != Isa::portable) return avx2::panel_codes(lowest, values, codes, k_count);
 #endif
   for (int64_t k = 0; k < k_count; ++k) {
-    for (int c = 0; c < kPanelWidth; ++c) {
-      exponents[panel_exponent_index(k, c)] = column_exponent(values[k * kPanelWidth + c], lowest);
-    }
+    for (int c = 0; c < kPanelWidth; ++c) put_exponent_code(codes, k, c, lowest, values[k * kPanelWidth + c]);
   }
 }
 

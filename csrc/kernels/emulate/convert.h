@@ -14,17 +14,17 @@ void narrow_span(Isa isa, Narrow narrow, float* values, int64_t count);
 void widen_span(Isa isa, Format format, const void* bits, float* values, int64_t count);
 /// fp32 -> bits, rounded to nearest; NaN becomes 0x7FFF (0x7FFFFFFF) as on a GPU.
 void store_span(Isa isa, Format format, const float* values, void* bits, int64_t count);
-/// row_exponent of every value.
-void row_exponent_span(Isa isa, int lowest, const float* values, int16_t* exponents, int64_t count);
-/// column_exponent of a panel's values [k_count][16], in pairs of k; k_count is even.
-void panel_exponent_span(Isa isa, int lowest, const float* values, int16_t* exponents, int64_t k_count);
+/// row_cell of every value.
+void row_cell_span(Isa isa, int lowest, const float* values, uint32_t* cells, int64_t count);
+/// Exponent codes of a panel's values [k_count][16]; the cells' other lanes are kept.
+void panel_code_span(Isa isa, int lowest, const float* values, const PanelCodes& codes, int64_t k_count);
 
 namespace avx2 {
 void narrow_half(float* values, int64_t count);
 void widen_half(const uint16_t* bits, float* values, int64_t count);
 void store_half(const float* values, uint16_t* bits, int64_t count);
-void row_exponents(int lowest, const float* values, int16_t* exponents, int64_t count);
-void panel_exponents(int lowest, const float* values, int16_t* exponents, int64_t k_count);
+void row_cells(int lowest, const float* values, uint32_t* cells, int64_t count);
+void panel_codes(int lowest, const float* values, const PanelCodes& codes, int64_t k_count);
 }  // namespace avx2
 
 }  // namespace qf

@@ -21,15 +21,13 @@ float narrowed(Narrow narrow, float x) {
 }
 
 /// All 16 codes of all 16 columns, then a look-up per weight.
-void dequantize_stretch(const GroupRule& rule, const CodeStretch& s) {
+void dequantize_stretch(Isa isa, const GroupRule& rule, const CodeStretch& s) {
   float values[16][kPanelWidth];
-  int16_t exponents[16][kPanelWidth];
   for (int q = 0; q < 16; ++q) {
     for (int c = 0; c < kPanelWidth; ++c) {
       const float product = (static_cast<float>(q) - rule.base[c]) * rule.scale[c];
       const float sum = rule.odd ? add_to_odd(product, rule.add[c]) : product + rule.add[c];
       values[q][c] = narrowed(rule.narrow, sum);
-      exponents[q][c] = column_exponent(values[q][c], s.lowest_exponent);
     }
   }
   for (int64_t k = 0; k < s.count; ++k) {
@@ -37,11 +35,9 @@ void dequantize_stretch(const GroupRule& rule, const CodeStretch& s) {
       const int low = s.codes[k * 8 + j] & 15, high = s.codes[k * 8 + j] >> 4;
       s.value[k * kPanelWidth + j] = values[low][j];
       s.value[k * kPanelWidth + j + 8] = values[high][j + 8];
-      if (s.exponent == nullptr) continue;
-      s.exponent[panel_exponent_index(k, j)] = exponents[low][j];
-      s.exponent[panel_exponent_index(k, j + 8)] = exponents[high][j + 8];
     }
   }
+  if (s.exponent.cells != nullptr) panel_code_span(isa, s.lowest_exponent, s.value, s.exponent, s.count);
 }
 
 void run_stretch(Isa isa, const GroupRule& rule, const CodeStretch& stretch) {
@@ -49,7 +45,7 @@ void run_stretch(Isa isa, const GroupRule& rule, const CodeStretch& stretch) {
   if (rule.tame && isa == Isa::avx512) return avx512::dequantize_stretch(rule, stretch);
   if (rule.tame && isa == Isa::avx2) return avx2::dequantize_stretch(rule, stretch);
 #endif
-  dequantize_stretch(rule, stretch);
+  dequantize_stretch(isa, rule, stretch);
 }
 
 }  // namespace
@@ -91,7 +87,7 @@ GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& w, int64_t pa
 }
 
 void dequantize(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, int64_t k_begin, int64_t k_end,
-                int lowest_exponent, float* value, int16_t* exponent) {
+                int lowest_exponent, float* value, const PanelCodes& exponent) {
   if (rule == WeightRule::dense) {
     const int64_t count = (k_end - k_begin) * kPanelWidth;
     if (w.format == Format::fp32) {
@@ -99,21 +95,54 @@ void dequantize(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, 
       return;
     }
 #if defined(__x86_64__)
-    if (isa == Isa::avx512 && exponent != nullptr) {
+    if (isa == Isa::avx512 && exponent.cells != nullptr) {
       return avx512::widen_dense(w.format, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, k_end - k_begin,
                                  value, exponent);
     }
 #endif
     widen_span(isa, w.format, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, value, count);
-    if (exponent != nullptr) panel_exponent_span(isa, lowest_exponent, value, exponent, k_end - k_begin);
+    if (exponent.cells != nullptr) panel_code_span(isa, lowest_exponent, value, exponent, k_end - k_begin);
     return;
   }
   for (int64_t k = k_begin; k < k_end;) {
     const int64_t group = k / w.group, end = std::min(k_end, (group + 1) * w.group), at = (k - k_begin) * kPanelWidth;
     run_stretch(isa, group_rule(isa, rule, w, panel, group),
-                {w.codes.data() + (panel * w.k + k) * 8, end - k, lowest_exponent, value + at,
-                 exponent == nullptr ? nullptr : exponent + at});
+                {w.codes.data() + (panel * w.k + k) * 8,
+                 end - k,
+                 lowest_exponent,
+                 value + at,
+                 {exponent.cells == nullptr ? nullptr : exponent.cells + (k - k_begin) * kCellBytes, exponent.lane}});
     k = end;
+  }
+}
+
+void dequantize_four(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, int64_t k_begin, int64_t k_end,
+                     int lowest_exponent, float* value, int64_t panel_stride, uint8_t* cells) {
+#if defined(__x86_64__)
+  if (isa == Isa::avx512 && lowest_exponent == -14 && (k_end - k_begin) % 2 == 0) {
+    if (rule == WeightRule::dense && w.format == Format::fp16) {
+      return avx512::widen_four(w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, w.k * kPanelWidth,
+                                {k_end - k_begin, value, panel_stride, cells});
+    }
+    for (int64_t k = k_begin; k < k_end && rule != WeightRule::dense && w.group % 2 == 0;) {
+      const int64_t group = k / w.group, end = std::min(k_end, (group + 1) * w.group);
+      GroupRule rules[4];
+      bool fast = true;
+      for (int p = 0; p < 4; ++p) {
+        rules[p] = group_rule(isa, rule, w, panel + p, group);
+        fast = fast && rules[p].tame && !rules[p].odd && rules[p].narrow == Narrow::fp16;
+      }
+      if (!fast) break;
+      avx512::dequantize_four(
+          rules, w.codes.data() + (panel * w.k + k) * 8, w.k * 8,
+          {end - k, value + (k - k_begin) * kPanelWidth, panel_stride, cells + (k - k_begin) * kCellBytes});
+      k = end;
+      if (k == k_end) return;
+    }
+  }
+#endif
+  for (int p = 0; p < 4; ++p) {
+    dequantize(isa, rule, w, panel + p, k_begin, k_end, lowest_exponent, value + p * panel_stride, {cells, p});
   }
 }
 

@@ -21,10 +21,14 @@ struct GroupRule {
 
 GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t group);
 
-/// k in [k_begin, k_end) of a panel: value[(k - k_begin) * 16 + column], column exponents in pairs of k unless null.
-/// k_begin and k_end are even (as groups are) where exponents are wanted.
+/// k in [k_begin, k_end) of a panel: value[(k - k_begin) * 16 + column], and exponent codes unless their cells are null
+/// (the cells' other lanes are kept).
 void dequantize(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t k_begin, int64_t k_end,
-                int lowest_exponent, float* value, int16_t* exponent);
+                int lowest_exponent, float* value, const PanelCodes& exponent);
+
+/// The same for four panels that share cells: panel .. panel + 3, panel + p at value + p * panel_stride.
+void dequantize_four(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t k_begin,
+                     int64_t k_end, int lowest_exponent, float* value, int64_t panel_stride, uint8_t* cells);
 
 /// One stretch of k inside one group, per instruction set; codes [count][8].
 struct CodeStretch {
@@ -32,12 +36,21 @@ struct CodeStretch {
   int64_t count;
   int lowest_exponent;
   float* value;
-  int16_t* exponent;  // [count / 2][16][2], may be null
+  PanelCodes exponent;  // its cells may be null
 };
 namespace avx512 {
 void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch);
+/// Four panels of fp16 numbers over an even count of k. Strides: from a panel to the next.
+struct FourPanels {
+  int64_t count;
+  float* value;
+  int64_t value_stride;
+  uint8_t* cells;
+};
+void dequantize_four(const GroupRule* rules, const uint8_t* codes, int64_t code_stride, const FourPanels& four);
+void widen_four(const uint16_t* bits, int64_t bit_stride, const FourPanels& four);
 /// Dense weights [k_count][16] of fp16 or bf16 with their format's exponents.
-void widen_dense(Format format, const uint16_t* bits, int64_t k_count, float* value, int16_t* exponent);
+void widen_dense(Format format, const uint16_t* bits, int64_t k_count, float* value, const PanelCodes& exponent);
 }  // namespace avx512
 namespace avx2 {
 void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch);

@@ -65,8 +65,8 @@ void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch) {
       case Narrow::bf16: run_any<Narrow::bf16>(rule, stretch, first); break;
     }
   }
-  if (stretch.exponent == nullptr) return;
-  panel_exponents(stretch.lowest_exponent, stretch.value, stretch.exponent, stretch.count);
+  if (stretch.exponent.cells == nullptr) return;
+  panel_codes(stretch.lowest_exponent, stretch.value, stretch.exponent, stretch.count);
 }
 
 }  // namespace qf::avx2

@@ -54,37 +54,87 @@ struct CodeLanes {
   }
 };
 
-/// Exponents of fp16 numbers, 32 at a time: a table of the exponent field; zeros apart from subnormals.
-struct HalfExponents {
-  __m512i table, pairs;
+/// Puts codes of 16 columns into their lane of the cells.
+struct CellWriter {
+  uint8_t* cells;
+  __m128i shift;
+  __m512i mask;
 
-  HalfExponents() {
-    alignas(64) int16_t fields[32], order[32];
-    for (int i = 0; i < 32; ++i) {
-      fields[i] = static_cast<int16_t>(i == 0 ? -14 : (i == 31 ? kSpecialExponent : i - 15));
-      order[i] = static_cast<int16_t>(i / 2 + 16 * (i & 1));
-    }
-    table = _mm512_load_si512(fields);
-    pairs = _mm512_load_si512(order);
+  CellWriter(const PanelCodes& codes, int lowest) : cells(codes.cells) {
+    const int bits = 8 * exponent_code_of(lowest).bytes;
+    shift = _mm_cvtsi32_si128(codes.lane * bits);
+    mask = _mm512_sll_epi32(_mm512_set1_epi32((1 << bits) - 1), shift);
   }
-  /// bits: row k in the lower half, row k + 1 in the upper; result in pairs of k.
-  __m512i operator()(__m512i bits) const {
-    const __m512i paired = _mm512_permutexvar_epi16(pairs, bits);
-    const __mmask32 nonzero = _mm512_test_epi16_mask(paired, _mm512_set1_epi16(0x7FFF));
-    return _mm512_mask_permutexvar_epi16(_mm512_set1_epi16(kZeroExponent), nonzero, _mm512_srli_epi16(paired, 10),
-                                         table);
+  void operator()(int64_t k, __m512i codes) const {
+    uint8_t* const at = cells + k * kCellBytes;  // mask ? code : what is there
+    const __m512i mixed = _mm512_ternarylogic_epi32(mask, _mm512_sll_epi32(codes, shift), _mm512_loadu_si512(at), 0xCA);
+    _mm512_storeu_si512(at, mixed);
   }
 };
 
-/// Exponents of bf16 numbers that already lie in pairs of k.
-__m512i bf16_exponents(__m512i pairs) {
-  const __m512i field = _mm512_srli_epi16(_mm512_slli_epi16(pairs, 1), 8);
-  __m512i e = _mm512_sub_epi16(_mm512_max_epi16(field, _mm512_set1_epi16(1)), _mm512_set1_epi16(127));
-  const __mmask32 special = _mm512_cmpeq_epi16_mask(field, _mm512_set1_epi16(255));
-  e = _mm512_mask_mov_epi16(e, special, _mm512_set1_epi16(kSpecialExponent));
-  const __mmask32 nonzero = _mm512_test_epi16_mask(pairs, _mm512_set1_epi16(0x7FFF));
-  return _mm512_mask_mov_epi16(_mm512_set1_epi16(kZeroExponent), nonzero, e);
-}
+/// Exponent codes of fp16 numbers, 32 at a time: a table of the exponent field; zeros apart from subnormals.
+struct HalfCodes {
+  __m512i table;
+
+  HalfCodes() {
+    alignas(64) int16_t fields[32];
+    for (int i = 0; i < 32; ++i) {
+      const int code = i == 31 ? kByteCode.special : (i == 0 ? 1 : i) - 15 + kByteCode.bias;
+      fields[i] = static_cast<int16_t>(code);
+    }
+    table = _mm512_load_si512(fields);
+  }
+  __m512i operator()(__m256i first, __m256i second) const {
+    const __m512i bits = _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+    const __mmask32 nonzero = _mm512_test_epi16_mask(bits, _mm512_set1_epi16(0x7FFF));
+    return _mm512_maskz_permutexvar_epi16(nonzero, _mm512_srli_epi16(bits, 10), table);
+  }
+  /// Rows k and k + 1.
+  void write(const CellWriter& writer, int64_t k, __m256i first, __m256i second) const {
+    const __m512i codes = (*this)(first, second);
+    writer(k, _mm512_cvtepu16_epi32(_mm512_castsi512_si256(codes)));
+    writer(k + 1, _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(codes, 1)));
+  }
+};
+
+/// Cells of two rows from the codes of four panels, each 16 words of the first row and 16 of the second.
+struct CellPacker {
+  __m512i rows[2];
+
+  CellPacker() {
+    alignas(64) int16_t index[2][32];
+    for (int i = 0; i < 32; ++i) {
+      index[0][i] = static_cast<int16_t>(i / 2 + 32 * (i & 1));
+      index[1][i] = static_cast<int16_t>(i / 2 + 16 + 32 * (i & 1));
+    }
+    for (int row = 0; row < 2; ++row) rows[row] = _mm512_load_si512(index[row]);
+  }
+  void write(uint8_t* cells, const __m512i (&codes)[4]) const {
+    const __m512i low = _mm512_or_si512(codes[0], _mm512_slli_epi16(codes[1], 8));
+    const __m512i high = _mm512_or_si512(codes[2], _mm512_slli_epi16(codes[3], 8));
+    for (int row = 0; row < 2; ++row)
+      _mm512_storeu_si512(cells + row * kCellBytes, _mm512_permutex2var_epi16(low, rows[row], high));
+  }
+};
+
+/// exponent_code of fp32 numbers.
+struct FloatCodes {
+  __m512i lowest, offset, special;
+
+  explicit FloatCodes(int format_lowest)
+      : lowest(_mm512_set1_epi32(format_lowest + 127)),
+        offset(_mm512_set1_epi32(exponent_code_of(format_lowest).bias - 127)),
+        special(_mm512_set1_epi32(exponent_code_of(format_lowest).special)) {}
+  __m512i operator()(__m512 value) const {
+    const __m512i magnitude = _mm512_slli_epi32(_mm512_castps_si512(value), 1);
+    const __m512i field = _mm512_srli_epi32(magnitude, 24);
+    const __m512i code =
+        _mm512_maskz_add_epi32(_mm512_test_epi32_mask(magnitude, magnitude), _mm512_max_epi32(field, lowest), offset);
+    return _mm512_mask_mov_epi32(code, _mm512_cmpeq_epi32_mask(field, _mm512_set1_epi32(255)), special);
+  }
+};
+
+__m256i to_half(__m512 x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
 /// fp32 -> bf16, kept as fp32 bits. No NaN: groups are tame here.
 __m512i to_bf16(__m512 x) {
@@ -94,59 +144,48 @@ __m512i to_bf16(__m512 x) {
   return _mm512_and_si512(sum, _mm512_set1_epi32(static_cast<int>(0xFFFF0000u)));
 }
 
-/// Exponents of finite fp32 numbers, two rows into pairs.
-__m512i float_exponents(__m512 first, __m512 second, __m512i lowest) {
-  const auto one = [&](__m512 value) {
-    const __m512i magnitude = _mm512_slli_epi32(_mm512_castps_si512(value), 1);
-    const __m512i e =
-        _mm512_max_epi32(_mm512_sub_epi32(_mm512_srli_epi32(magnitude, 24), _mm512_set1_epi32(127)), lowest);
-    const __mmask16 nonzero = _mm512_test_epi32_mask(magnitude, magnitude);
-    return _mm512_mask_mov_epi32(_mm512_set1_epi32(kZeroExponent), nonzero, e);
-  };
-  return _mm512_mask_blend_epi16(0xAAAAAAAAu, one(first), _mm512_slli_epi32(one(second), 16));
-}
-
 template <Narrow narrow>
 struct PairWriter {
-  HalfExponents half_exponents;
-  __m512i lowest;
+  HalfCodes half_codes;
+  FloatCodes float_codes;
+  CellWriter cells;
 
-  void operator()(__m512 first, __m512 second, float* value, int16_t* exponent) const {
-    __m512i e;
+  void operator()(int64_t k, __m512 first, __m512 second, float* value) const {
+    [[maybe_unused]] __m256i a, b;
     if constexpr (narrow == Narrow::fp16) {
-      const __m256i a = _mm512_cvtps_ph(first, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-      const __m256i b = _mm512_cvtps_ph(second, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      a = to_half(first), b = to_half(second);
       first = _mm512_cvtph_ps(a), second = _mm512_cvtph_ps(b);
-      e = half_exponents(_mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1));
     } else if constexpr (narrow == Narrow::bf16) {
-      const __m512i a = to_bf16(first), b = to_bf16(second);
-      first = _mm512_castsi512_ps(a), second = _mm512_castsi512_ps(b);
-      e = bf16_exponents(_mm512_or_si512(_mm512_srli_epi32(a, 16), b));
-    } else {
-      e = float_exponents(first, second, lowest);
+      first = _mm512_castsi512_ps(to_bf16(first)), second = _mm512_castsi512_ps(to_bf16(second));
     }
     _mm512_storeu_ps(value, first);
     _mm512_storeu_ps(value + kPanelWidth, second);
-    if (exponent != nullptr) _mm512_storeu_si512(exponent, e);
+    if (cells.cells == nullptr) return;
+    if constexpr (narrow == Narrow::fp16) {
+      half_codes.write(cells, k, a, b);
+    } else {
+      cells(k, float_codes(first));
+      cells(k + 1, float_codes(second));
+    }
   }
 };
 
 template <Narrow narrow, bool odd>
 void run(const GroupRule& rule, const CodeStretch& s) {
   const CodeLanes<odd> lanes(rule);
-  const PairWriter<narrow> write{{}, _mm512_set1_epi32(s.lowest_exponent)};
+  const PairWriter<narrow> write{{}, FloatCodes(s.lowest_exponent), CellWriter(s.exponent, s.lowest_exponent)};
   int64_t k = 0;
   for (; k + 2 <= s.count; k += 2) {
     const __m512i bytes = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s.codes + k * 8)));
-    write(lanes.weights(bytes, 0), lanes.weights(bytes, 1), s.value + k * kPanelWidth,
-          s.exponent == nullptr ? nullptr : s.exponent + k * kPanelWidth);
+    write(k, lanes.weights(bytes, 0), lanes.weights(bytes, 1), s.value + k * kPanelWidth);
   }
   if (k == s.count) return;
   // an odd last row (never where exponents are wanted)
   alignas(64) float spill[2 * kPanelWidth];
   const __m128i last = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(s.codes + k * 8));
   const __m512 weights = lanes.weights(_mm512_broadcast_i32x4(last), 0);
-  write(weights, weights, spill, nullptr);
+  const PairWriter<narrow> write_value{{}, FloatCodes(s.lowest_exponent), CellWriter({nullptr, 0}, s.lowest_exponent)};
+  write_value(0, weights, weights, spill);
   _mm512_storeu_ps(s.value + k * kPanelWidth, _mm512_load_ps(spill));
 }
 
@@ -165,24 +204,66 @@ void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch) {
   }
 }
 
-void widen_dense(Format format, const uint16_t* bits, int64_t k_count, float* value, int16_t* exponent) {
-  const HalfExponents half_exponents;
-  const auto row = [&](__m256i half) {
-    if (format == Format::fp16) return _mm512_cvtph_ps(half);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+void dequantize_four(const GroupRule* rules, const uint8_t* codes, int64_t code_stride, const FourPanels& four) {
+  using Lanes = CodeLanes<false>;
+  const Lanes lanes[4] = {Lanes(rules[0]), Lanes(rules[1]), Lanes(rules[2]), Lanes(rules[3])};
+  const HalfCodes half_codes;
+  const CellPacker cells;
+  for (int64_t k = 0; k < four.count; k += 2) {
+    __m512i exponent[4];
+    for (int p = 0; p < 4; ++p) {
+      const __m512i bytes =
+          _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + p * code_stride + k * 8)));
+      const __m256i first = to_half(lanes[p].weights(bytes, 0)), second = to_half(lanes[p].weights(bytes, 1));
+      float* const value = four.value + p * four.value_stride + k * kPanelWidth;
+      _mm512_storeu_ps(value, _mm512_cvtph_ps(first));
+      _mm512_storeu_ps(value + kPanelWidth, _mm512_cvtph_ps(second));
+      exponent[p] = half_codes(first, second);
+    }
+    cells.write(four.cells + k * kCellBytes, exponent);
+  }
+}
+
+void widen_four(const uint16_t* bits, int64_t bit_stride, const FourPanels& four) {
+  const HalfCodes half_codes;
+  const CellPacker cells;
+  for (int64_t k = 0; k < four.count; k += 2) {
+    __m512i exponent[4];
+    for (int p = 0; p < 4; ++p) {
+      const __m256i* const row = reinterpret_cast<const __m256i*>(bits + p * bit_stride + k * kPanelWidth);
+      const __m256i first = _mm256_loadu_si256(row), second = _mm256_loadu_si256(row + 1);
+      float* const value = four.value + p * four.value_stride + k * kPanelWidth;
+      _mm512_storeu_ps(value, _mm512_cvtph_ps(first));
+      _mm512_storeu_ps(value + kPanelWidth, _mm512_cvtph_ps(second));
+      exponent[p] = half_codes(first, second);
+    }
+    cells.write(four.cells + k * kCellBytes, exponent);
+  }
+}
+
+void widen_dense(Format format, const uint16_t* bits, int64_t k_count, float* value, const PanelCodes& exponent) {
+  const bool half = format == Format::fp16;
+  const int lowest = half ? -14 : -126;
+  const HalfCodes half_codes;
+  const FloatCodes float_codes(lowest);
+  const CellWriter cells(exponent, lowest);
+  const auto load = [&](int64_t k) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bits + k * kPanelWidth));
   };
-  for (int64_t k = 0; k < k_count; k += 2) {
-    const bool pair = k + 1 < k_count;
-    const uint16_t* at = bits + k * kPanelWidth;
-    const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-    const __m256i second =
-        pair ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + kPanelWidth)) : _mm256_setzero_si256();
-    const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
-    _mm512_storeu_ps(value + k * kPanelWidth, row(first));
-    if (pair) _mm512_storeu_ps(value + (k + 1) * kPanelWidth, row(second));
-    const __m512i e = format == Format::fp16 ? half_exponents(both)
-                                             : bf16_exponents(_mm512_permutexvar_epi16(half_exponents.pairs, both));
-    _mm512_storeu_si512(exponent + k * kPanelWidth, e);
+  const auto widen = [&](__m256i row) {
+    return half ? _mm512_cvtph_ps(row) : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(row), 16));
+  };
+  int64_t k = 0;
+  for (; half && k + 2 <= k_count; k += 2) {
+    const __m256i first = load(k), second = load(k + 1);
+    _mm512_storeu_ps(value + k * kPanelWidth, widen(first));
+    _mm512_storeu_ps(value + (k + 1) * kPanelWidth, widen(second));
+    half_codes.write(cells, k, first, second);
+  }
+  for (; k < k_count; ++k) {
+    const __m512 row = widen(load(k));
+    _mm512_storeu_ps(value + k * kPanelWidth, row);
+    cells(k, float_codes(row));
   }
 }
 

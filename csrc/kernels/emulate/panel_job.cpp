@@ -1,6 +1,7 @@
 #include "kernels/emulate/panel_job.h"
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -13,7 +14,7 @@
 namespace qf {
 namespace {
 
-/// k per stretch: value + exponent of four panels take 256 KiB, so that a stretch stays in a core's L2.
+/// k per stretch: values and cells of four panels take 160 KiB, so that a stretch stays in a core's L2.
 constexpr int64_t kStretch = 512;
 
 /// The part of a region inside the job: local rows, panels of the group, and its leaves' accumulators.
@@ -54,7 +55,10 @@ class PanelJob {
         panels_(std::min(kGroupPanels, call.weight.panels() - first_panel_)),
         stretch_(stretch_length(call.plan)),
         value_(static_cast<size_t>(panels_ * stretch_ * kPanelWidth)),
-        exponent_(uses_matrix_unit(call.plan) ? static_cast<size_t>(panels_ * stretch_ * kPanelWidth) : 0) {}
+        cells_(cell_bytes(call.plan, stretch_)) {
+    // lanes of panels that the last group lacks stay zero
+    if (panels_ != kGroupPanels) std::memset(cells_.get(), 0, cell_bytes(call.plan, stretch_));
+  }
 
   void run() {
     make_slices();
@@ -62,7 +66,7 @@ class PanelJob {
     if (call_.plan.file_order && !call_.weight.order.empty()) load_in_file_order();
     for (int64_t k = 0; k < call_.plan.k; k += stretch_) {
       const int64_t end = std::min(call_.plan.k, k + stretch_);
-      for (int64_t p = 0; p < panels_; ++p) load_panel(p, k, end);
+      load_panels(k, end);
       for (const Slice& slice : slices_) run_leaves(slice, k, end);
     }
     for (const Slice& slice : slices_) finish(slice);
@@ -73,28 +77,51 @@ class PanelJob {
     const int64_t unit = plan.step == StepRule::int32 ? plan.activation_group : 16;
     return std::min((plan.k + 15) / 16 * 16, std::max<int64_t>(1, kStretch / unit) * unit);
   }
+  static size_t cell_bytes(const Plan& plan, int64_t stretch) {
+    if (!uses_matrix_unit(plan)) return 0;
+    return static_cast<size_t>(kGroupPanels / panels_per_cell(plan.unit.input_exponent) * stretch * kCellBytes);
+  }
   float* panel_value(int64_t panel) { return value_.get() + panel * stretch_ * kPanelWidth; }
-  int16_t* panel_exponent(int64_t panel) { return exponent_.get() + panel * stretch_ * kPanelWidth; }
+  PanelCodes panel_codes(int64_t panel) {
+    const int64_t per_cell = panels_per_cell(call_.plan.unit.input_exponent);
+    return {cells_.get() + panel / per_cell * stretch_ * kCellBytes, static_cast<int>(panel % per_cell)};
+  }
   const float* panel_scale(int64_t panel) const { return scales_.data() + panel * call_.weight.groups() * kPanelWidth; }
 
-  void load_panel(int64_t panel, int64_t k_begin, int64_t k_end) {
+  void load_panels(int64_t k_begin, int64_t k_end) {
     const bool exponents = uses_matrix_unit(call_.plan);
     const int lowest = call_.plan.unit.input_exponent;
-    const int64_t rows = k_end - k_begin, padded = (rows + 15) / 16 * 16;
-    if (ordered_.empty()) {
-      dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + panel, k_begin, k_end, lowest,
-                 panel_value(panel), exponents ? panel_exponent(panel) : nullptr);
+    if (!ordered_.empty()) {
+      load_ordered(k_begin, k_end);
+    } else if (exponents && panels_ == 4 && panels_per_cell(lowest) == 4) {
+      dequantize_four(call_.context.isa, call_.plan.weight, call_.weight, first_panel_, k_begin, k_end, lowest,
+                      panel_value(0), stretch_ * kPanelWidth, cells_.get());
     } else {
-      std::copy_n(ordered_.data() + (panel * call_.plan.k + k_begin) * kPanelWidth, rows * kPanelWidth,
-                  panel_value(panel));
-      if (exponents) panel_exponent_span(call_.context.isa, lowest, panel_value(panel), panel_exponent(panel), rows);
+      for (int64_t p = 0; p < panels_; ++p) {
+        dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, k_begin, k_end, lowest,
+                   panel_value(p), exponents ? panel_codes(p) : PanelCodes{});
+      }
     }
     // K that is no multiple of 16 ends in zeros, which change no step
+    const int64_t rows = k_end - k_begin, padded = (rows + 15) / 16 * 16;
     if (!exponents || rows == padded) return;
-    std::fill(panel_value(panel) + rows * kPanelWidth, panel_value(panel) + padded * kPanelWidth, 0.0f);
-    const int64_t from = rows & ~int64_t{1};
-    panel_exponent_span(call_.context.isa, lowest, panel_value(panel) + from * kPanelWidth,
-                        panel_exponent(panel) + from * kPanelWidth, padded - from);
+    for (int64_t p = 0; p < panels_; ++p) {
+      float* const tail = panel_value(p) + rows * kPanelWidth;
+      std::fill(tail, panel_value(p) + padded * kPanelWidth, 0.0f);
+      const PanelCodes codes = panel_codes(p);
+      panel_code_span(call_.context.isa, lowest, tail, {codes.cells + rows * kCellBytes, codes.lane}, padded - rows);
+    }
+  }
+
+  void load_ordered(int64_t k_begin, int64_t k_end) {
+    const int lowest = call_.plan.unit.input_exponent;
+    const int64_t rows = k_end - k_begin;
+    for (int64_t p = 0; p < panels_; ++p) {
+      std::copy_n(ordered_.data() + (p * call_.plan.k + k_begin) * kPanelWidth, rows * kPanelWidth, panel_value(p));
+      if (uses_matrix_unit(call_.plan)) {
+        panel_code_span(call_.context.isa, lowest, panel_value(p), panel_codes(p), rows);
+      }
+    }
   }
 
   /// Act-order: the panels' weights with every row back where the checkpoint has it.
@@ -103,7 +130,7 @@ class PanelJob {
     ordered_.resize(static_cast<size_t>(panels_ * k * kPanelWidth));
     AlignedArray<float> sorted(static_cast<size_t>(k * kPanelWidth));
     for (int64_t p = 0; p < panels_; ++p) {
-      dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, 0, k, 0, sorted.get(), nullptr);
+      dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, 0, k, 0, sorted.get(), {});
       for (int64_t i = 0; i < k; ++i) {
         const int64_t row = p * k + call_.weight.order[static_cast<size_t>(i)];
         std::copy_n(sorted.get() + i * kPanelWidth, kPanelWidth, ordered_.data() + row * kPanelWidth);
@@ -158,20 +185,20 @@ class PanelJob {
   void unit_chain(const Slice& slice, const KWalk& walk, int64_t k_begin, float* accumulator) {
     ChainPanel panels[kGroupPanels];
     for (int64_t p = 0; p < slice.panels; ++p) {
-      panels[p] = {panel_value(slice.panel_begin + p), panel_exponent(slice.panel_begin + p)};
+      panels[p] = {panel_value(slice.panel_begin + p), panel_codes(slice.panel_begin + p)};
     }
     const int64_t at = slice.row_begin * call_.activations.ld + k_begin;
     const bool fresh = call_.plan.step == StepRule::matrix_unit_fresh;
-    dot_chain(call_.context.isa, {.unit = call_.plan.unit,
-                                  .accumulate = fresh ? Accumulate::fresh_add : Accumulate::carried,
-                                  .walk = walk,
-                                  .rows = {call_.activations.value.get() + at, call_.activations.exponent.get() + at,
-                                           call_.activations.ld},
-                                  .row_count = static_cast<int>(slice.rows),
-                                  .panels = panels,
-                                  .panel_count = static_cast<int>(slice.panels),
-                                  .accumulator = accumulator,
-                                  .accumulator_ld = slice.columns});
+    dot_chain(call_.context.isa,
+              {.unit = call_.plan.unit,
+               .accumulate = fresh ? Accumulate::fresh_add : Accumulate::carried,
+               .walk = walk,
+               .rows = {call_.activations.value.get() + at, call_.activations.cell.get() + at, call_.activations.ld},
+               .row_count = static_cast<int>(slice.rows),
+               .panels = panels,
+               .panel_count = static_cast<int>(slice.panels),
+               .accumulator = accumulator,
+               .accumulator_ld = slice.columns});
   }
 
   void scalar_chain(const Slice& slice, const KWalk& walk, int64_t k_begin, float* accumulator) {
@@ -250,10 +277,10 @@ class PanelJob {
 
   const CallState& call_;
   int64_t first_panel_, panels_, stretch_;
-  AlignedArray<float> value_;       // [panel][stretch][16]
-  AlignedArray<int16_t> exponent_;  // likewise, for matrix units
-  std::vector<float> scales_;       // [panel][group][16]
-  std::vector<float> ordered_;      // [panel][k][16], only where file_order asks for another order than the panels'
+  AlignedArray<float> value_;    // [panel][stretch][16]
+  AlignedArray<uint8_t> cells_;  // [panels that share cells][stretch][16] cells of exponent codes, for matrix units
+  std::vector<float> scales_;    // [panel][group][16]
+  std::vector<float> ordered_;   // [panel][k][16], only where file_order asks for another order than the panels'
   std::vector<Slice> slices_;
 };
 
