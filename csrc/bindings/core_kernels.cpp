@@ -6,6 +6,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/core_topics.h"
+#include "bindings/kernel_arrays.h"
 #include "kernels/emulate/emulate_gemm.h"
 #include "kernels/race/explain_race.h"
 #include "kernels/table.h"
@@ -71,25 +72,10 @@ struct Runner {  // an executor context that owns its threads
   std::mutex mutex;  // a pool serves one caller at a time; Python threads may share a runner
 };
 
-/// Element type checks happen here, because the plan decides them: uint16 bits of fp16 or bf16, or float32.
-void require_bits(const py::array& array, Format format, const char* name) {
-  const bool ok =
-      format == Format::fp32 ? py::isinstance<py::array_t<float>>(array) : py::isinstance<py::array_t<uint16_t>>(array);
-  require(ok && (array.flags() & py::array::c_style), name, ": expected C-contiguous ",
-          format == Format::fp32 ? "float32" : "uint16 bits", " for ", format_name(format));
-}
-
 py::array emulate(const Plan& plan, const PackedWeight& weight, const py::array& activations,
                   const std::optional<py::array>& bias, Runner& runner, uint64_t seed, bool deterministic) {
-  require_bits(activations, plan.activations, "activations");
-  require_shape(activations, {plan.m, plan.k}, "activations");
-  if (bias) {
-    require_bits(*bias, plan.epilogue.output, "bias");
-    require_shape(*bias, {plan.n}, "bias");
-  }
-  const std::vector<py::ssize_t> shape = {plan.m, plan.n};
-  py::array out = plan.epilogue.output == Format::fp32 ? py::array(py::array_t<float>(shape))
-                                                       : py::array(py::array_t<uint16_t>(shape));
+  check_gemm_arrays(plan, activations, bias);
+  py::array out = new_output(plan);
   const GemmArgs args{activations.data(), plan.k, bias ? bias->data() : nullptr, out.mutable_data(), plan.n};
   py::gil_scoped_release release;
   const std::lock_guard lock(runner.mutex);

@@ -1,0 +1,186 @@
+#include "kernels/emulate/cuda/expand.h"
+
+#include "base/cuda/check.h"
+#include "kernels/emulate/cuda/narrow.cuh"
+#include "kernels/emulate/round_to_odd.h"
+#include "numerics/cuda/exponent_marks.cuh"
+
+namespace qf::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+int blocks_for(int64_t count) { return static_cast<int>((count + kThreads - 1) / kThreads); }
+int64_t padded_k(int64_t k) { return (k + 31) / 32 * 32; }
+
+struct WeightView {
+  const uint8_t *codes, *zeros;
+  const uint16_t *scales, *dense;
+  const float* offsets;
+  int64_t n, k, group;
+  Format format;
+  WeightRule rule;
+};
+
+WeightView view(const Plan& plan, const DeviceWeight& w) {
+  return {w.codes.data(), w.zeros.data(), w.scales.data(), w.dense.data(), w.offsets.data(), w.n, w.k, w.group, w.format,
+          plan.weight};
+}
+
+/// add = rounded (base - z) * s; the weight is then rounded (q - base) * s + add.
+__device__ float folded(float base, float zero, float scale, float code, Narrow narrow) {
+  const float add = narrowed(narrow, (base - zero) * scale);
+  return narrowed(narrow, (code - base) * scale + add);
+}
+
+/// The weight of row k and column n, as dequantize.cpp on the host.
+__device__ float weight_number(const WeightView& w, int64_t n, int64_t k) {
+  const int64_t panel = n / kPanelWidth;
+  const int column = static_cast<int>(n % kPanelWidth);
+  if (w.rule == WeightRule::dense) return widened(w.format, w.dense[(panel * w.k + k) * kPanelWidth + column]);
+  const uint8_t pair = w.codes[(panel * w.k + k) * 8 + column % 8];
+  const float code = static_cast<float>(column < 8 ? pair & 15 : pair >> 4);
+  const int64_t at = (panel * (w.k / w.group) + k / w.group) * kPanelWidth + column;
+  const float zero = w.zeros[at], scale = widened(w.format, w.scales[at]);
+  if (w.offsets != nullptr) {
+    const float sum = add_to_odd((code - zero) * scale, w.offsets[at]);
+    return w.rule == WeightRule::real ? (code - zero) * scale + w.offsets[at] : narrowed(Narrow::bf16, sum);
+  }
+  switch (w.rule) {
+    case WeightRule::fp16_sub_mul: return narrowed(Narrow::fp16, (code - zero) * scale);
+    case WeightRule::bf16_sub_mul: return narrowed(Narrow::bf16, (code - zero) * scale);
+    case WeightRule::fp16_fma: return folded(0.0f, zero, scale, code, Narrow::fp16);
+    case WeightRule::bf16_fma: return folded(0.0f, zero, scale, code, Narrow::bf16);
+    case WeightRule::bf16_offset: return folded(8.0f, zero, scale, code, Narrow::bf16);
+    case WeightRule::integer: return code - zero;
+    case WeightRule::real: return (code - zero) * scale;
+    case WeightRule::dense: break;
+  }
+  return 0.0f;
+}
+
+/// A thread makes eight consecutive k of one column; 16 threads share a panel's codes.
+__global__ void expand_weight_kernel(WeightView w, Format format, int lowest, uint16_t* value, int16_t* exponent,
+                                     int64_t ld) {
+  const int64_t octets = ld / 8, thread = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
+  const int64_t n = thread / (octets * kPanelWidth) * kPanelWidth + thread % kPanelWidth;
+  const int64_t octet = thread / kPanelWidth % octets;
+  if (n >= w.n) return;
+  for (int j = 0; j < 8; ++j) {
+    const int64_t k = octet * 8 + j;
+    const float number = k < w.k ? weight_number(w, n, k) : 0.0f;
+    value[n * ld + k] = format == Format::bf16 ? bf16_bits(number) : half_bits(number);
+    exponent[n * ld + k] = marked_exponent(number, lowest);
+  }
+}
+
+__global__ void expand_weight_fp32_kernel(WeightView w, float* value, int64_t ld) {
+  const int64_t thread = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
+  const int64_t k = thread / ld, n = thread % ld;
+  if (k >= w.k) return;
+  value[thread] = n < w.n ? weight_number(w, n, k) : 0.0f;
+}
+
+struct ActivationView {
+  const void* activations;
+  int64_t lda, m, k;
+  Format format;
+  const int32_t* order;
+};
+
+__device__ float activation_number(const ActivationView& a, int64_t row, int64_t k) {
+  return load_number(a.format, a.activations, row * a.lda + (a.order == nullptr ? k : a.order[k]));
+}
+
+__global__ void expand_activations_kernel(ActivationView a, int lowest, uint16_t* value, int16_t* exponent, int64_t ld) {
+  const int64_t thread = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
+  const int64_t row = thread / ld, k = thread % ld;
+  if (row >= a.m) return;
+  const float number = k < a.k ? activation_number(a, row, k) : 0.0f;
+  value[thread] = a.format == Format::bf16 ? bf16_bits(number) : half_bits(number);
+  exponent[thread] = static_cast<int16_t>(marked_exponent(number, lowest) + 127);
+}
+
+__global__ void expand_activations_fp32_kernel(ActivationView a, float* value, int64_t ld) {
+  const int64_t thread = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
+  const int64_t row = thread / ld, k = thread % ld;
+  if (row >= a.m) return;
+  value[thread] = k < a.k ? activation_number(a, row, k) : 0.0f;
+}
+
+/// Symmetric int8 per group: scale = absmax / 127, number = RNE(x / scale). A thread per group.
+__global__ void quantize_activations_kernel(float* value, int64_t ld, float* scale, int64_t rows, int64_t groups,
+                                            int64_t group) {
+  const int64_t thread = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
+  if (thread >= rows * groups) return;
+  float* x = value + thread / groups * ld + thread % groups * group;
+  float largest = 0.0f;
+  for (int64_t i = 0; i < group; ++i) largest = fmaxf(largest, fabsf(x[i]));
+  const float s = __fdiv_rn(largest, 127.0f);
+  scale[thread] = s;
+  for (int64_t i = 0; i < group; ++i) x[i] = s == 0.0f ? 0.0f : rintf(__fdiv_rn(x[i], s));
+}
+
+ActivationView view(const Plan& plan, const DeviceWeight& weight, const GemmArgs& args) {
+  return {args.activations, args.lda, plan.m, plan.k, plan.activations, weight.order.data()};
+}
+
+}  // namespace
+
+UnitOperand expand_weight(const Plan& plan, const DeviceWeight& weight, const Allocator& allocator, void* stream) {
+  UnitOperand out;
+  out.rows = weight.n;
+  out.ld = padded_k(weight.k);
+  out.value = Buffer<uint16_t>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
+  out.exponent = Buffer<int16_t>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
+  const int64_t threads = weight.panels() * kPanelWidth * (out.ld / 8);
+  expand_weight_kernel<<<blocks_for(threads), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+      view(plan, weight), plan.activations, plan.unit.input_exponent, out.value.data(), out.exponent.data(), out.ld);
+  check_launch("expand_weight");
+  return out;
+}
+
+UnitOperand expand_activations(const Plan& plan, const DeviceWeight& weight, const GemmArgs& args,
+                               const Allocator& allocator, void* stream) {
+  UnitOperand out;
+  out.rows = plan.m;
+  out.ld = padded_k(plan.k);
+  out.value = Buffer<uint16_t>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
+  out.exponent = Buffer<int16_t>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
+  expand_activations_kernel<<<blocks_for(out.rows * out.ld), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+      view(plan, weight, args), plan.unit.input_exponent, out.value.data(), out.exponent.data(), out.ld);
+  check_launch("expand_activations");
+  return out;
+}
+
+ScalarOperand expand_weight_fp32(const Plan& plan, const DeviceWeight& weight, const Allocator& allocator, void* stream) {
+  ScalarOperand out;
+  out.rows = weight.k;
+  out.ld = weight.panels() * kPanelWidth;
+  out.value = Buffer<float>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
+  expand_weight_fp32_kernel<<<blocks_for(out.rows * out.ld), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+      view(plan, weight), out.value.data(), out.ld);
+  check_launch("expand_weight_fp32");
+  return out;
+}
+
+ScalarOperand expand_activations_fp32(const Plan& plan, const DeviceWeight& weight, const GemmArgs& args,
+                                      const Allocator& allocator, void* stream) {
+  const auto s = static_cast<cudaStream_t>(stream);
+  ScalarOperand out;
+  out.rows = plan.m;
+  out.ld = padded_k(plan.k);
+  out.value = Buffer<float>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
+  expand_activations_fp32_kernel<<<blocks_for(out.rows * out.ld), kThreads, 0, s>>>(view(plan, weight, args),
+                                                                                   out.value.data(), out.ld);
+  check_launch("expand_activations_fp32");
+  if (plan.step != StepRule::int32) return out;
+  const int64_t groups = plan.k / plan.activation_group;
+  out.scale = Buffer<float>(allocator, static_cast<size_t>(out.rows * groups), stream);
+  quantize_activations_kernel<<<blocks_for(out.rows * groups), kThreads, 0, s>>>(
+      out.value.data(), out.ld, out.scale.data(), out.rows, groups, plan.activation_group);
+  check_launch("quantize_activations");
+  return out;
+}
+
+}  // namespace qf::cuda
