@@ -11,6 +11,8 @@
 #ifdef QF_WITH_CUDA
 #include "base/cuda/gpu.h"
 #include "kernels/emulate/cuda/emulate_gemm_cuda.h"
+#include "numerics/cuda/self_test.h"
+#include "base/cuda/stopwatch.h"
 #endif
 
 namespace qf::bindings {
@@ -36,31 +38,80 @@ py::dict gpu_info(int index) {
   return out;
 }
 
+/// Operands of one call on the first GPU.
+struct DeviceCall {
+  cuda::OwnUnit own;
+  const cuda::Allocator& allocator = cuda::runtime_allocator();
+  cuda::DeviceWeight weight;
+  cuda::DevicePlan plan;
+  cuda::Buffer<char> activations, bias, out;
+
+  DeviceCall(const Plan& host_plan, const PackedWeight& host_weight, const void* x, size_t x_bytes, const void* addend,
+             size_t addend_bytes, size_t out_bytes, size_t workspace)
+      : own(cuda::own_unit(cuda::require_gpu(0).compute_capability)),
+        weight(cuda::upload_weight(host_weight, allocator, nullptr)),
+        plan(cuda::make_device_plan(host_plan, allocator, nullptr, workspace)),
+        activations(cuda::upload(allocator, static_cast<const char*>(x), x_bytes, nullptr)),
+        bias(cuda::upload(allocator, static_cast<const char*>(addend), addend_bytes, nullptr)),
+        out(allocator, out_bytes, nullptr) {}
+
+  void run(cuda::Scheme scheme, uint64_t seed, bool deterministic) const {
+    const GemmArgs args{activations.data(), plan.plan().k, bias.data(), out.data(), plan.plan().n};
+    cuda::emulate_gemm(plan, weight, args, {&allocator, nullptr, own, seed, deterministic}, scheme);
+  }
+};
+
 py::array emulate_gemm_cuda(const Plan& plan, const PackedWeight& weight, const py::array& activations,
                             const std::optional<py::array>& bias, uint64_t seed, bool deterministic,
                             const std::optional<std::string>& scheme, size_t workspace) {
   check_gemm_arrays(plan, activations, bias);
   py::array out = new_output(plan);
   void* host_out = out.mutable_data();
-  const void *host_in = activations.data(), *host_bias = bias ? bias->data() : nullptr;
-  const size_t in_bytes = static_cast<size_t>(activations.nbytes()), out_bytes = static_cast<size_t>(out.nbytes());
-  const size_t bias_bytes = bias ? static_cast<size_t>(bias->nbytes()) : 0;
+  const void *x = activations.data(), *addend = bias ? bias->data() : nullptr;
+  const auto x_bytes = static_cast<size_t>(activations.nbytes()), out_bytes = static_cast<size_t>(out.nbytes());
+  const size_t addend_bytes = bias ? static_cast<size_t>(bias->nbytes()) : 0;
   py::gil_scoped_release release;
-  const cuda::OwnUnit own = cuda::own_unit(cuda::require_gpu(0).compute_capability);
-  const cuda::Allocator& allocator = cuda::runtime_allocator();
-  const cuda::DeviceWeight device_weight = cuda::upload_weight(weight, allocator, nullptr);
-  const cuda::DevicePlan device_plan = cuda::make_device_plan(plan, allocator, nullptr, workspace);
-  const auto bytes = [&](const void* from, size_t count) {
-    return cuda::upload(allocator, static_cast<const char*>(from), count, nullptr);
-  };
-  const auto in = bytes(host_in, in_bytes), addend = bytes(host_bias, bias_bytes);
-  const cuda::Buffer<char> result(allocator, out_bytes, nullptr);
-  const GemmArgs args{in.data(), plan.k, addend.data(), result.data(), plan.n};
-  const cuda::DeviceContext context{&allocator, nullptr, own, seed, deterministic};
-  cuda::emulate_gemm(device_plan, device_weight, args, context,
-                     scheme ? parse_scheme(*scheme) : cuda::plan_scheme(plan, own));
-  cuda::copy_to_host(host_out, result.data(), out_bytes, nullptr);
+  const DeviceCall call(plan, weight, x, x_bytes, addend, addend_bytes, out_bytes, workspace);
+  call.run(scheme ? parse_scheme(*scheme) : cuda::plan_scheme(plan, call.own), seed, deterministic);
+  cuda::copy_to_host(host_out, call.out.data(), out_bytes, nullptr);
   return out;
+}
+
+/// Milliseconds of each of `repeats` calls after one to warm up, operands already on the GPU.
+std::vector<float> time_gemm_cuda(const Plan& plan, const PackedWeight& weight, const py::array& activations,
+                                  const std::optional<std::string>& scheme, int repeats) {
+  check_gemm_arrays(plan, activations, std::nullopt);
+  const void* x = activations.data();
+  const auto x_bytes = static_cast<size_t>(activations.nbytes());
+  const size_t out_bytes = static_cast<size_t>(plan.m * plan.n) * (plan.epilogue.output == Format::fp32 ? 4 : 2);
+  py::gil_scoped_release release;
+  cuda::keep_freed_memory();
+  const DeviceCall call(plan, weight, x, x_bytes, nullptr, 0, out_bytes, cuda::kWorkspace);
+  const cuda::Scheme chosen = scheme ? parse_scheme(*scheme) : cuda::plan_scheme(plan, call.own);
+  return cuda::time_calls(repeats, nullptr, [&] { call.run(chosen, 0, true); });
+}
+
+py::tuple step_test(int products, int fraction_bits, int zero_exponent, bool half_output, int input_exponent,
+                    const std::string& scheme, int inputs, uint64_t seed, int64_t outputs) {
+  require(inputs >= 0 && inputs < cuda::kStepInputs, "inputs: 0 to ", cuda::kStepInputs - 1);
+  const Rounding rounding = half_output ? Rounding::fp16_nearest_even : Rounding::fp32_toward_zero;
+  const MatrixUnit unit{products, fraction_bits, rounding, zero_exponent, input_exponent};
+  const cuda::StepTestResult result =
+      cuda::run_step_test({unit, parse_scheme(scheme), static_cast<cuda::StepInputs>(inputs), seed, outputs},
+                          cuda::runtime_allocator(), nullptr);
+  return py::make_tuple(result.outputs, result.differing, result.expected, result.found);
+}
+
+void bind_gpu_only(py::module_& m) {
+  m.attr("default_workspace") = cuda::kWorkspace;
+  m.def("gpu_count", &cuda::gpu_count);
+  m.def("why_no_gpu", &cuda::why_no_gpu);
+  m.def("require_faithful_gpu", &cuda::require_faithful_gpu, py::arg("index"));
+  m.def("step_test", &step_test, py::arg("products"), py::arg("fraction_bits"), py::arg("zero_exponent"),
+        py::arg("half_output"), py::arg("input_exponent"), py::arg("scheme"), py::arg("inputs"), py::arg("seed"),
+        py::arg("outputs"));
+  m.def("time_gemm_cuda", &time_gemm_cuda, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("scheme"),
+        py::arg("repeats"));
 }
 
 #else
@@ -73,6 +124,11 @@ py::array emulate_gemm_cuda(const Plan&, const PackedWeight&, const py::array&, 
                             bool, const std::optional<std::string>&, size_t) {
   refuse();
 }
+void bind_gpu_only(py::module_& m) {
+  m.attr("default_workspace") = size_t{0};
+  m.def("gpu_count", [] { return 0; });
+  m.def("why_no_gpu", [] { return std::string("this build of qforensics has no CUDA code"); });
+}
 
 #endif
 
@@ -81,15 +137,10 @@ py::array emulate_gemm_cuda(const Plan&, const PackedWeight&, const py::array&, 
 void bind_cuda(py::module_& m) {
 #ifdef QF_WITH_CUDA
   m.attr("built_with_cuda") = true;
-  m.attr("default_workspace") = cuda::kWorkspace;
-  m.def("gpu_count", &cuda::gpu_count);
-  m.def("why_no_gpu", &cuda::why_no_gpu);
 #else
   m.attr("built_with_cuda") = false;
-  m.attr("default_workspace") = size_t{1} << 30;
-  m.def("gpu_count", [] { return 0; });
-  m.def("why_no_gpu", [] { return std::string("this build has no CUDA code"); });
 #endif
+  bind_gpu_only(m);
   m.def("gpu_info", &gpu_info, py::arg("index"));
   m.def("emulate_gemm_cuda", &emulate_gemm_cuda, py::arg("plan"), py::arg("weight"), py::arg("activations"),
         py::arg("bias"), py::arg("seed"), py::arg("deterministic"), py::arg("scheme"), py::arg("workspace"));

@@ -28,6 +28,15 @@ const Allocator& runtime_allocator() {
   return allocator;
 }
 
+void keep_freed_memory() {
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  cudaMemPool_t pool = nullptr;
+  check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
+  uint64_t threshold = UINT64_MAX;
+  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold), "cudaMemPoolSetAttribute");
+}
+
 void copy_to_device(void* device, const void* host, size_t bytes, void* stream) {
   // pageable memory: the runtime has taken its copy when the call returns
   check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, static_cast<cudaStream_t>(stream)),

@@ -16,6 +16,8 @@ struct Allocator {
 
 /// cudaMallocAsync and cudaFreeAsync.
 const Allocator& runtime_allocator();
+/// Lets the current device's pool keep what is freed, for callers that allocate the same again and again.
+void keep_freed_memory();
 
 /// `count` values of T, not initialised. Moves, does not copy.
 template <class T>

@@ -17,15 +17,31 @@ struct WeightView {
   const uint8_t *codes, *zeros;
   const uint16_t *scales, *dense;
   const float* offsets;
-  int64_t n, k, group;
+  int n, k, group, groups;
   Format format;
   WeightRule rule;
 };
 
 WeightView view(const Plan& plan, const DeviceWeight& w) {
-  return {w.codes.data(), w.zeros.data(), w.scales.data(), w.dense.data(), w.offsets.data(), w.n, w.k, w.group, w.format,
-          plan.weight};
+  const int group = w.is_dense() ? static_cast<int>(w.k) : static_cast<int>(w.group);
+  return {.codes = w.codes.data(),
+          .zeros = w.zeros.data(),
+          .scales = w.scales.data(),
+          .dense = w.dense.data(),
+          .offsets = w.offsets.data(),
+          .n = static_cast<int>(w.n),
+          .k = static_cast<int>(w.k),
+          .group = group,
+          .groups = static_cast<int>(w.k) / group,
+          .format = w.format,
+          .rule = plan.weight};
 }
+
+/// Zero point, scale and offset of one group and column.
+struct GroupNumbers {
+  int group = -1;
+  float zero = 0.0f, scale = 0.0f, offset = 0.0f;
+};
 
 /// add = rounded (base - z) * s; the weight is then rounded (q - base) * s + add.
 __device__ float folded(float base, float zero, float scale, float code, Narrow narrow) {
@@ -33,52 +49,80 @@ __device__ float folded(float base, float zero, float scale, float code, Narrow 
   return narrowed(narrow, (code - base) * scale + add);
 }
 
-/// The weight of row k and column n, as dequantize.cpp on the host.
-__device__ float weight_number(const WeightView& w, int64_t n, int64_t k) {
-  const int64_t panel = n / kPanelWidth;
-  const int column = static_cast<int>(n % kPanelWidth);
-  if (w.rule == WeightRule::dense) return widened(w.format, w.dense[(panel * w.k + k) * kPanelWidth + column]);
-  const uint8_t pair = w.codes[(panel * w.k + k) * 8 + column % 8];
-  const float code = static_cast<float>(column < 8 ? pair & 15 : pair >> 4);
-  const int64_t at = (panel * (w.k / w.group) + k / w.group) * kPanelWidth + column;
-  const float zero = w.zeros[at], scale = widened(w.format, w.scales[at]);
-  if (w.offsets != nullptr) {
-    const float sum = add_to_odd((code - zero) * scale, w.offsets[at]);
-    return w.rule == WeightRule::real ? (code - zero) * scale + w.offsets[at] : narrowed(Narrow::bf16, sum);
+/// Weights of one column, k ascending: as dequantize.cpp on the host.
+class Column {
+ public:
+  __device__ Column(const WeightView& w, int n) : w_(w), panel_(n / kPanelWidth), column_(n % kPanelWidth) {}
+
+  __device__ float number(int k) {
+    const int64_t row = static_cast<int64_t>(panel_) * w_.k + k;
+    if (w_.rule == WeightRule::dense) return widened(w_.format, w_.dense[row * kPanelWidth + column_]);
+    const uint8_t pair = w_.codes[row * 8 + column_ % 8];
+    enter_group(k / w_.group);
+    return quantized(static_cast<float>(column_ < 8 ? pair & 15 : pair >> 4));
   }
-  switch (w.rule) {
-    case WeightRule::fp16_sub_mul: return narrowed(Narrow::fp16, (code - zero) * scale);
-    case WeightRule::bf16_sub_mul: return narrowed(Narrow::bf16, (code - zero) * scale);
-    case WeightRule::fp16_fma: return folded(0.0f, zero, scale, code, Narrow::fp16);
-    case WeightRule::bf16_fma: return folded(0.0f, zero, scale, code, Narrow::bf16);
-    case WeightRule::bf16_offset: return folded(8.0f, zero, scale, code, Narrow::bf16);
-    case WeightRule::integer: return code - zero;
-    case WeightRule::real: return (code - zero) * scale;
-    case WeightRule::dense: break;
+
+ private:
+  __device__ void enter_group(int group) {
+    if (group == now_.group) return;
+    const int64_t at = (static_cast<int64_t>(panel_) * w_.groups + group) * kPanelWidth + column_;
+    now_ = {group, static_cast<float>(w_.zeros[at]), widened(w_.format, w_.scales[at]),
+            w_.offsets == nullptr ? 0.0f : w_.offsets[at]};
   }
-  return 0.0f;
-}
+  __device__ float quantized(float code) const {
+    const float product = (code - now_.zero) * now_.scale;
+    if (w_.offsets != nullptr) {
+      return w_.rule == WeightRule::real ? product + now_.offset : narrowed(Narrow::bf16, add_to_odd(product, now_.offset));
+    }
+    switch (w_.rule) {
+      case WeightRule::fp16_sub_mul: return narrowed(Narrow::fp16, product);
+      case WeightRule::bf16_sub_mul: return narrowed(Narrow::bf16, product);
+      case WeightRule::fp16_fma: return folded(0.0f, now_.zero, now_.scale, code, Narrow::fp16);
+      case WeightRule::bf16_fma: return folded(0.0f, now_.zero, now_.scale, code, Narrow::bf16);
+      case WeightRule::bf16_offset: return folded(8.0f, now_.zero, now_.scale, code, Narrow::bf16);
+      case WeightRule::integer: return code - now_.zero;
+      case WeightRule::real: return product;
+      case WeightRule::dense: break;
+    }
+    return 0.0f;
+  }
+
+  const WeightView& w_;
+  int panel_, column_;
+  GroupNumbers now_;
+};
+
+/// Eight values, or exponents, written at once.
+struct alignas(16) Octet {
+  uint16_t at[8];
+};
 
 /// A thread makes eight consecutive k of one column; 16 threads share a panel's codes.
-__global__ void expand_weight_kernel(WeightView w, Format format, int lowest, uint16_t* value, int16_t* exponent,
-                                     int64_t ld) {
-  const int64_t octets = ld / 8, thread = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
-  const int64_t n = thread / (octets * kPanelWidth) * kPanelWidth + thread % kPanelWidth;
-  const int64_t octet = thread / kPanelWidth % octets;
+__global__ void expand_weight_kernel(const WeightView w, Format format, int lowest, uint16_t* value, int16_t* exponent,
+                                     int ld) {
+  const int octets = ld / 8;
+  const int64_t thread = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x, group = thread / kPanelWidth;
+  const int n = static_cast<int>(group / octets) * kPanelWidth + static_cast<int>(thread % kPanelWidth);
+  const int first = static_cast<int>(group % octets) * 8;
   if (n >= w.n) return;
+  Column column(w, n);
+  Octet bits, exponents;
+#pragma unroll
   for (int j = 0; j < 8; ++j) {
-    const int64_t k = octet * 8 + j;
-    const float number = k < w.k ? weight_number(w, n, k) : 0.0f;
-    value[n * ld + k] = format == Format::bf16 ? bf16_bits(number) : half_bits(number);
-    exponent[n * ld + k] = marked_exponent(number, lowest);
+    const float number = first + j < w.k ? column.number(first + j) : 0.0f;
+    bits.at[j] = format == Format::bf16 ? bf16_bits(number) : half_bits(number);
+    exponents.at[j] = static_cast<uint16_t>(marked_exponent(number, lowest));
   }
+  const int64_t to = static_cast<int64_t>(n) * ld + first;
+  *reinterpret_cast<Octet*>(value + to) = bits;
+  *reinterpret_cast<Octet*>(exponent + to) = exponents;
 }
 
-__global__ void expand_weight_fp32_kernel(WeightView w, float* value, int64_t ld) {
+__global__ void expand_weight_fp32_kernel(const WeightView w, float* value, int64_t ld) {
   const int64_t thread = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
   const int64_t k = thread / ld, n = thread % ld;
   if (k >= w.k) return;
-  value[thread] = n < w.n ? weight_number(w, n, k) : 0.0f;
+  value[thread] = n < w.n ? Column(w, static_cast<int>(n)).number(static_cast<int>(k)) : 0.0f;
 }
 
 struct ActivationView {
@@ -135,7 +179,7 @@ UnitOperand expand_weight(const Plan& plan, const DeviceWeight& weight, const Al
   out.exponent = Buffer<int16_t>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
   const int64_t threads = weight.panels() * kPanelWidth * (out.ld / 8);
   expand_weight_kernel<<<blocks_for(threads), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      view(plan, weight), plan.activations, plan.unit.input_exponent, out.value.data(), out.exponent.data(), out.ld);
+      view(plan, weight), plan.activations, plan.unit.input_exponent, out.value.data(), out.exponent.data(), static_cast<int>(out.ld));
   check_launch("expand_weight");
   return out;
 }
