@@ -51,6 +51,7 @@ struct LaneTile {
 
 template <class Format>
 struct Definition {
+  using Number = Format;
   static constexpr bool uses_exponents = false;
   struct Left {
     const uint16_t* rows;
@@ -77,6 +78,7 @@ struct Definition {
 /// `Accumulator` is float, or Fp16 for units that round to fp16 after each step.
 template <class Format, class Accumulator>
 struct Native {
+  using Number = Format;
   static constexpr bool uses_exponents = false;
   struct Left {
     uint32_t a[4];
@@ -106,6 +108,7 @@ struct Native {
 
 template <class Format, class Accumulator, int kProducts>
 struct Pinned {
+  using Number = Format;
   static constexpr bool uses_exponents = true;
   static constexpr int kPairs = kProducts / 2;
   struct Left {

@@ -1,187 +1,8 @@
-// Leaves whose steps are those of a matrix unit. Weights are the left operand (16 columns of the output per tile), rows of
-// activations the right one (8 per tile), so that a single row wastes 7 of 8 columns and not 15 of 16 rows.
-#include <type_traits>
+#include "kernels/emulate/cuda/unit_leaves.h"
 
-#include "base/cuda/check.h"
-#include "kernels/emulate/cuda/leaf_job.cuh"
 #include "kernels/emulate/cuda/leaf_kernels.h"
-#include "numerics/cuda/step_schemes.cuh"
 
 namespace qf::cuda {
-namespace {
-
-/// Warps along weights and along rows, tiles per warp along both, chunks in flight.
-template <int kWarpsW, int kWarpsR, int kTilesW, int kTilesR, int kStageCount>
-struct Layout {
-  static constexpr int warps_w = kWarpsW, warps_r = kWarpsR, tiles_w = kTilesW, tiles_r = kTilesR, stages = kStageCount;
-  static constexpr int threads = warps_w * warps_r * 32;
-  static constexpr int columns = warps_w * tiles_w * 16, rows = warps_r * tiles_r * 8;
-};
-using OneRow = Layout<4, 1, 1, 1, 6>;   // up to 8 rows
-using FewRows = Layout<4, 1, 1, 2, 4>;  // up to 16
-using ManyRows = Layout<2, 2, 2, 2, 2>;
-
-struct Operand {
-  const uint16_t* value;
-  const int16_t* exponent;
-  int64_t rows, ld;
-};
-
-struct UnitArgs {
-  LeafTables tables;
-  MatrixUnit unit;
-  Operand weight, activations;
-};
-
-__device__ __forceinline__ void copy_16_bytes(void* shared, const void* global) {
-  const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global));
-}
-
-/// Shared memory of one chunk: values, then exponents, of the weights' rows, then of the activations'.
-template <class L, bool kExponents>
-struct Stage {
-  static constexpr int kOperandRows = L::columns + L::rows;
-  static constexpr int kBytes = kOperandRows * kLd * 2 * (kExponents ? 2 : 1);
-  uint16_t* value;
-  int16_t* exponent;
-
-  __device__ Stage(char* base, int index)
-      : value(reinterpret_cast<uint16_t*>(base + index * kBytes)),
-        exponent(reinterpret_cast<int16_t*>(value + kOperandRows * kLd)) {}
-
-  __device__ void fill(const Operand& operand, int first_shared, int count, int first, int64_t k) const {
-    for (int i = threadIdx.x; i < count * 4; i += L::threads) {
-      const int row = i / 4, quarter = i % 4, at = (first_shared + row) * kLd + quarter * 8;
-      // rows beyond the end repeat row 0: nobody reads their outputs, and they leave the fast path no more often than it
-      const int64_t from = (first + row < operand.rows ? first + row : 0) * operand.ld + k + quarter * 8;
-      copy_16_bytes(value + at, operand.value + from);
-      if constexpr (kExponents) copy_16_bytes(exponent + at, operand.exponent + from);
-    }
-  }
-  __device__ Rows rows(int first) const { return {value + first * kLd, exponent + first * kLd}; }
-};
-
-template <class Scheme, class L, bool kFresh>
-struct Walker {
-  const Scheme& scheme;
-  float (&c)[L::tiles_w][L::tiles_r][4];
-
-  __device__ void steps(const Stage<L, Scheme::uses_exponents>& stage, int first_w, int first_r, int k) const {
-#pragma unroll
-    for (int step = 0; step < 16; step += scheme.step()) {
-      typename Scheme::Left left[L::tiles_w];
-#pragma unroll
-      for (int i = 0; i < L::tiles_w; ++i) left[i] = scheme.left(stage.rows(first_w + 16 * i), k + step);
-#pragma unroll
-      for (int j = 0; j < L::tiles_r; ++j) {
-        const auto right = scheme.right(stage.rows(L::columns + first_r + 8 * j), k + step);
-#pragma unroll
-        for (int i = 0; i < L::tiles_w; ++i) scheme.run(c[i][j], left[i], right);
-      }
-    }
-  }
-  /// Every 16 k from +0, then added in fp32.
-  __device__ void fresh_steps(const Stage<L, Scheme::uses_exponents>& stage, int first_w, int first_r, int k) const {
-    float before[L::tiles_w][L::tiles_r][4];
-    for_each([&](int i, int j, int q) {
-      before[i][j][q] = c[i][j][q];
-      c[i][j][q] = 0.0f;
-    });
-    steps(stage, first_w, first_r, k);
-    for_each([&](int i, int j, int q) { c[i][j][q] = __fadd_rn(before[i][j][q], c[i][j][q]); });
-  }
-  template <class Body>
-  __device__ static void for_each(Body body) {
-#pragma unroll
-    for (int i = 0; i < L::tiles_w; ++i)
-#pragma unroll
-      for (int j = 0; j < L::tiles_r; ++j)
-#pragma unroll
-        for (int q = 0; q < 4; ++q) body(i, j, q);
-  }
-};
-
-template <class Scheme, class L, bool kFresh>
-__global__ void __launch_bounds__(L::threads, L::tiles_w == 2 ? 4 : 2) unit_leaf_kernel(const UnitArgs args) {
-  extern __shared__ __align__(16) char shared[];
-  using S = Stage<L, Scheme::uses_exponents>;
-  const LeafJob job = find_job(args.tables, blockIdx.x);
-  const Scheme scheme(args.unit);
-  const int warp = threadIdx.x / 32;
-  const int first_w = warp % L::warps_w * L::tiles_w * 16, first_r = warp / L::warps_w * L::tiles_r * 8;
-  float c[L::tiles_w][L::tiles_r][4] = {};
-
-  const int count = static_cast<int>(job.chunk_end - job.chunk);
-  const auto fill = [&](int index) {
-    if (index < count) {
-      const S stage(shared, index % L::stages);
-      const int64_t k = job.chunk[index].start;
-      stage.fill(args.weight, 0, L::columns, job.column, k);
-      stage.fill(args.activations, L::columns, L::rows, job.row, k);
-    }
-    asm volatile("cp.async.commit_group;");
-  };
-  for (int i = 0; i < L::stages - 1; ++i) fill(i);
-  const Walker<Scheme, L, kFresh> walker{scheme, c};
-  for (int i = 0; i < count; ++i) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(L::stages - 2));
-    __syncthreads();  // chunk i is there for all, and nobody reads chunk i - 1 any more
-    fill(i + L::stages - 1);
-    const S stage(shared, i % L::stages);
-    for (int k = 0; k < job.chunk[i].length; k += 16) {
-      if constexpr (kFresh) {
-        walker.fresh_steps(stage, first_w, first_r, k);
-      } else {
-        walker.steps(stage, first_w, first_r, k);
-      }
-    }
-  }
-  const LaneTile lane;
-  Walker<Scheme, L, kFresh>::for_each([&](int i, int j, int q) {
-    job.store(job.row + first_r + 8 * j + lane.column(q), job.column + first_w + 16 * i + lane.row(q), c[i][j][q]);
-  });
-}
-
-template <class Scheme, class L, bool kFresh>
-void launch(const UnitArgs& args, int64_t blocks, void* stream) {
-  auto* kernel = unit_leaf_kernel<Scheme, L, kFresh>;
-  constexpr int bytes = Stage<L, Scheme::uses_exponents>::kBytes * L::stages;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of unit_leaves");
-  kernel<<<static_cast<unsigned>(blocks), L::threads, bytes, static_cast<cudaStream_t>(stream)>>>(args);
-  check_launch("unit_leaves");
-}
-
-template <class Scheme, bool kFresh>
-void launch_layout(const UnitArgs& args, int64_t blocks, void* stream) {
-  switch (args.tables.tile.rows) {
-    case OneRow::rows: return launch<Scheme, OneRow, kFresh>(args, blocks, stream);
-    case FewRows::rows: return launch<Scheme, FewRows, kFresh>(args, blocks, stream);
-    default: return launch<Scheme, ManyRows, kFresh>(args, blocks, stream);
-  }
-}
-
-/// Fresh accumulators belong to tinygemm alone, which is bf16.
-template <class Format, class Accumulator>
-void launch_scheme(const UnitArgs& args, Scheme scheme, bool fresh, int64_t blocks, void* stream) {
-  const auto pick = [&](auto tag) {
-    using S = typename decltype(tag)::type;
-    if constexpr (PinRange<Format>::bias == 127) {
-      if (fresh) return launch_layout<S, true>(args, blocks, stream);
-    }
-    require(!fresh, "fresh accumulators of fp16 have no kernel");
-    launch_layout<S, false>(args, blocks, stream);
-  };
-  switch (scheme) {
-    case Scheme::native: return pick(std::type_identity<Native<Format, Accumulator>>{});
-    case Scheme::pinned:
-      if (args.unit.products == 8) return pick(std::type_identity<Pinned<Format, Accumulator, 8>>{});
-      return pick(std::type_identity<Pinned<Format, Accumulator, 4>>{});
-    case Scheme::definition: return pick(std::type_identity<Definition<Format>>{});
-  }
-}
-
-}  // namespace
 
 TileShape unit_tile(int64_t rows) {
   if (rows <= OneRow::rows) return {OneRow::rows, OneRow::columns};
@@ -191,15 +12,20 @@ TileShape unit_tile(int64_t rows) {
 
 void run_unit_leaves(const LeafCall& call, Scheme scheme, const UnitOperand& weight, const UnitOperand& activations) {
   const Plan& plan = call.plan->plan();
-  const UnitArgs args{leaf_tables(*call.plan, *call.pass, call.partials),
-                      plan.unit,
-                      {weight.value.data(), weight.exponent.data(), weight.rows, weight.ld},
-                      {activations.value.data(), activations.exponent.data(), activations.rows, activations.ld}};
-  const bool fresh = plan.step == StepRule::matrix_unit_fresh, half = plan.unit.rounding == Rounding::fp16_nearest_even;
-  const int64_t blocks = call.pass->blocks;
-  if (plan.activations == Format::bf16) return launch_scheme<Bf16, float>(args, scheme, fresh, blocks, call.stream);
-  if (half) return launch_scheme<Fp16, Fp16>(args, scheme, fresh, blocks, call.stream);
-  launch_scheme<Fp16, float>(args, scheme, fresh, blocks, call.stream);
+  const UnitLeaves leaves{.args = {leaf_tables(*call.plan, *call.pass, call.partials),
+                                   plan.unit,
+                                   {weight.value.data(), weight.exponent.data(), weight.rows, weight.ld},
+                                   {activations.value.data(), activations.exponent.data(), activations.rows, activations.ld}},
+                          .bf16 = plan.activations == Format::bf16,
+                          .half_output = plan.unit.rounding == Rounding::fp16_nearest_even,
+                          .fresh = plan.step == StepRule::matrix_unit_fresh,
+                          .blocks = call.pass->blocks,
+                          .stream = call.stream};
+  switch (scheme) {
+    case Scheme::native: return launch_native_leaves(leaves);
+    case Scheme::pinned: return launch_pinned_leaves(leaves);
+    case Scheme::definition: return launch_definition_leaves(leaves);
+  }
 }
 
 }  // namespace qf::cuda
