@@ -88,9 +88,8 @@ assert verdict.excluded == ("awq@h200",)
 figure, axes = plt.subplots(2, 1, figsize=(8.5, 5.6), sharex=True, sharey=True, layout="constrained")
 for ax, (name, comparison) in zip(axes, comparisons.items(), strict=True):
     comparison.plot(ax)
-    ax.set(title=f"awq_marlin recorded on an H200, replayed as {name}", ylabel="")
+    ax.set(title=f"awq_marlin recorded on an H200, replayed as {name}")
 _ = axes[0].set_xlabel("")
-_ = figure.supylabel("largest |difference| of logprobs", fontsize="medium")
 
 # %% [markdown]
 # ## All claims against all hypotheses

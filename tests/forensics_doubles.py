@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ DATA = Path(__file__).parent / "data"
 RECORDED = DATA / "traces" / "vllm-0.21.0-h200"
 TOP_K = 5
 VOCABULARY = 40
+POSITIONS = 64
 
 
 def recorded_files() -> list[Path]:
@@ -57,7 +59,13 @@ class FakeModel:
             LogprobRows.from_mappings(prompt[1:], prefill, top_k=TOP_K),
             LogprobRows.from_mappings(generated, decode, top_k=TOP_K),
             TOP_K,
-            {"variant": self.kernel, "model": self.weights, "kernels": ["fake_gemm"], "racing": racing},
+            {
+                "variant": self.kernel,
+                "model": self.weights,
+                "max_positions": POSITIONS,
+                "kernels": ["fake_gemm"],
+                "racing": racing,
+            },
         )
 
     def generate(self, prompt_ids: Sequence[int], *, max_new_tokens: int) -> Trace:
@@ -82,6 +90,12 @@ class FakeModel:
             rows.append([self._row(self.logprobs(ids[: start + i], noise), t, asked[i]) for i, t in enumerate(tokens)])
         return self._trace(prompt, generated, *rows)
 
+    def teacher_force_batch(self, traces: Sequence[Trace]) -> list[Trace]:
+        """As a kernel whose sums depend on the rows: a batch moves the logits as another kernel does."""
+        together = FakeModel(self.weights, f"{self.kernel} x {len(traces)}", size=self.size)
+        replays = [together.teacher_force(trace) for trace in traces]
+        return [replace(r, provenance={**r.provenance, "batch": len(traces)}) for r in replays]
+
 
 def load_one() -> FakeModel:
     return FakeModel("w1", "k1")
@@ -105,6 +119,10 @@ def load_slow() -> FakeModel:
 
 def load_slow_other() -> FakeModel:
     return FakeModel("w1", "k2", slow=0.004)
+
+
+def load_very_slow() -> FakeModel:
+    return FakeModel("w1", "k1", slow=30.0)
 
 
 def load_broken() -> FakeModel:

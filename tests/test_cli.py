@@ -73,6 +73,14 @@ def test_plan_in_words_and_as_a_picture(tmp_path):
         (("study", "--variants", "awk"), 4, "did you mean awq"),
         (("verify", "no-such-file.trace"), 4, "No such file"),
         (("generate", "--prompt-ids", "1,x", "--output", "x.trace"), 2, "token ids"),
+        (("generate", "--prompt-ids", "\u00b2", "--output", "x.trace"), 2, "token ids"),
+        (("generate", "--prompt-ids", "4294967296", "--output", "x.trace"), 2, "token ids"),
+        (("generate", "--prompt-ids", "1", "--prompt", "x", "--output", "x.trace"), 2, "either"),
+        (("generate", "--output", "x.trace"), 2, "either"),
+        (("generate", "--prompt", "x", "--output", "no-such-directory/x.trace"), 4, "existing directory"),
+        (("generate", "--prompt", "x", "--output", "."), 4, "found a directory"),
+        (("generate", "--prompt", "x", "--output", "x.trace", "--model", "smollm2-135m"), 4, "smollm2-135m-padded"),
+        (("generate", "--prompt-ids", "no-such.json", "--output", "x.trace"), 4, "no-such.json: No such file"),
     ],
 )
 def test_errors_are_one_sentence(args, code, words):
@@ -118,6 +126,24 @@ def test_a_damaged_trace_is_refused(tmp_path):
     data[-5] ^= 1
     (tmp_path / "bad.trace").write_bytes(data)
     assert "digest" in run("show", tmp_path / "bad.trace", code=4).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"success": true}', "variant: expected a str, found nothing"),
+        ('{"success": true, "variant": "awq"}', "verdict: expected a dict, found nothing"),
+        ('{"success": true, "variant": "awq", "verdict": {}, "baseline": []}', "baseline: expected a dict, found list"),
+        ('{"format": "qforensics.study"}', "required property"),
+        ("{", "bad.json"),
+        ('{"traces": [{}]}', "traces[0].prompt_ids"),
+    ],
+)
+def test_hostile_files_are_named_with_their_field(tmp_path, text, words):
+    (tmp_path / "bad.json").write_text(text)
+    result = run("show", tmp_path / "bad.json", code=4)
+    assert words in result.stderr
+    assert str(tmp_path / "bad.json") in result.stderr
 
 
 def test_recordings_are_the_recorded_files():
@@ -188,11 +214,30 @@ def test_generate_then_study(tmp_path):
         ).stdout
     )  # fmt: skip
     assert qf.Trace.load(tmp_path / "g.trace").numbers_digest == made["numbers"]
-    (tmp_path / "prompts.json").write_text("[[504, 18898, 282, 5912]]")
+    (tmp_path / "prompts.json").write_text('["The verification of claims"]')
     args = ("study", "--variants", "awq", "awq_marlin", "--prompts", tmp_path / "prompts.json", "--output-dir")
     found = json.loads(run(*args, tmp_path / "s", "--max-new-tokens", 2, "--repeats", 0, "--json").stdout)
     assert [v["outcome"] for v in found["verdicts"]] == ["match", "match"]
+    text = run("generate", "--prompt", "The capital of", "--max-new-tokens", 1, "--output", tmp_path / "t.trace").stdout
+    assert 'text: "' in text
+    assert '"The capital of"' in run("show", tmp_path / "t.trace").stdout
+    too_long = ("generate", "--prompt", "x", "--max-new-tokens", 8193, "--output", tmp_path / "t.trace")
+    assert "at most 8192 positions" in run(*too_long, code=4).stderr
+    assert "at least one id" in run("generate", "--prompt", "", "--output", tmp_path / "t.trace", code=4).stderr
     reference = qf.Trace.load(tmp_path / "s" / "traces" / "reference" / "awq@a100" / "0.trace")
     assert reference.numbers_digest == made["numbers"]
     assert "awq@a100" in run("show", tmp_path / "s" / "results" / "study.json", "--html", tmp_path / "s.html").stdout
     assert "<table>" in (tmp_path / "s.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_recorded_batch(tmp_path):
+    recording = RECORDED / "long" / "awq-eager.json"
+    alone = qf.import_trace(recording, 0, part="batch").head(1)  # one of four: its rows (M) cannot be replayed
+    alone.save(tmp_path / "one.trace")
+    found = json.loads(run("verify", tmp_path / "one.trace", "--json", code=3).stdout)
+    assert "batch of 4" in found["reasons"][1]
+    assert found["counts"][0]["differing"] > 0
+    text = run("verify", recording, "--part", "batch", "--steps", 1).stdout
+    assert "0 of 44,222" in text
+    assert "0 of 80" in text

@@ -31,6 +31,27 @@ from qforensics.devices import MatrixUnit, device, devices
         ("L4", "l4"),
         ("l40s", "l40s"),
         ("B200", "b200"),
+        ("NVIDIA B200", "b200"),
+        ("a100 80gb pcie", "a100-pcie-80gb"),
+        ("A100-80G", "a100-sxm4-80gb"),
+        ("a100_40", "a100-sxm4-40gb"),
+        ("80GB A100 SXM", "a100-sxm4-80gb"),
+        ("H100 80GB HBM3", "h100-sxm5-80gb"),
+        ("NVIDIA H200 NVL", "h200"),
+        ("NVIDIA H200 141GB HBM3e", "h200"),
+        ("Tesla V100-PCIE-32GB", "v100-sxm2-32gb"),
+        ("V100S", "v100s-pcie-32gb"),
+        ("Tesla V100S-PCIE-32GB", "v100s-pcie-32gb"),
+        ("L40", "l40"),
+        ("NVIDIA L40S", "l40s"),
+        ("RTX 1000", "rtx-1000-ada"),
+        ("rtx1000", "rtx-1000-ada"),
+        ("Ada RTX-1000", "rtx-1000-ada"),
+        ("NVIDIA RTX 1000 Ada Generation Laptop GPU", "rtx-1000-ada"),
+        ("RTX 4000 Ada", "rtx-4000-ada"),
+        ("NVIDIA RTX 4000 SFF Ada Generation", "rtx-4000-ada"),
+        ("rtx6000-ada", "rtx-6000-ada"),
+        ("NVIDIA RTX 6000 Ada Generation", "rtx-6000-ada"),
     ],
 )
 def test_names_are_matched_forgivingly(spoken: str, name: str) -> None:
@@ -38,14 +59,31 @@ def test_names_are_matched_forgivingly(spoken: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoken", "close"), [("h300", "h100-sxm5-80gb"), ("a1000", "a100-sxm4-80gb"), ("rtx 3090", "rtx-4090")]
+    ("spoken", "close"),
+    [
+        ("h300", "h100-sxm5-80gb"),
+        ("a1000", "a100-sxm4-80gb"),
+        ("rtx 3090", "rtx-4090"),
+        ("RTX 6000", "rtx-6000-ada"),  # Quadro (Turing), Ada, or PRO (Blackwell)
+        ("RTX 4000", "rtx-4000-ada"),
+        ("NVIDIA RTX 4000 Ada Generation Laptop GPU", "rtx-4000-ada"),  # 58 SMs, not 48
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "rtx-4090"),  # 76 SMs, not 128
+        ("NVIDIA RTX PRO 6000 Blackwell", "rtx-6000-ada"),
+        ("GB200", "b200"),
+        ("GH200", "h200"),
+        ("NVIDIA H20", "h200"),
+        ("NVIDIA A10G", "a100-sxm4-80gb"),
+        ("h200\N{LATIN SMALL LETTER E WITH ACUTE}", "h200"),
+    ],
 )
 def test_unknown_names_are_refused_with_close_matches(spoken: str, close: str) -> None:
     with pytest.raises(ValueError, match=rf"unknown device '{spoken}'; closest: [^.]*{close}"):
         device(spoken)
 
 
-@pytest.mark.parametrize("spoken", ["", "80gb", "nvidia", "gpu", "a", "h200 mig", "a100" * 100])
+@pytest.mark.parametrize(
+    "spoken", ["", "80gb", "nvidia", "gpu", "a", "1000", "ada", "sxm4 80", "h200 mig", "h100,h200", "a100" * 100]
+)
 def test_a_name_without_its_model_is_refused(spoken: str) -> None:
     with pytest.raises(ValueError, match="unknown device"):
         device(spoken)
@@ -58,12 +96,14 @@ def test_a_name_must_be_text() -> None:
 
 def test_sizes() -> None:
     sizes = {d.name: (d.sm_count, d.shared_memory_per_block // 1024, d.compute_capability) for d in devices()}
-    assert len(sizes) == 17
+    assert len(sizes) == 22
     assert sizes["a100-sxm4-80gb"] == (108, 163, (8, 0))
     assert sizes["h100-sxm5-80gb"] == sizes["h200"] == (132, 227, (9, 0))
     assert sizes["h100-pcie-80gb"] == (114, 227, (9, 0))
     assert sizes["t4"] == (40, 64, (7, 5))
-    assert sizes["l40s"] == (142, 99, (8, 9))
+    assert sizes["l40s"] == sizes["l40"] == sizes["rtx-6000-ada"] == (142, 99, (8, 9))
+    assert sizes["rtx-4000-ada"] == (48, 99, (8, 9))
+    assert sizes["rtx-1000-ada"] == (20, 99, (8, 9))
     assert all(d.source for d in devices())
 
 

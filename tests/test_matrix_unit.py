@@ -93,6 +93,18 @@ def assert_same_bits(found: np.ndarray, expected: np.ndarray, what: str) -> None
         pytest.fail(f"{what}: {wrong.size} of {bits.size} differ, row {row}: {bits[row]:#x}, expected {wanted[row]:#x}")
 
 
+@pytest.mark.parametrize(
+    ("spoken", "name"),
+    [("RTX 1000", "l40s"), ("Ada", "l40s"), ("NVIDIA A2", "a100"), ("hopper:wgmma", "h200:wgmma"), ("volta", "v100")],
+)
+def test_units_by_other_names(spoken: str, name: str) -> None:
+    a, b, c = cases(name, "fp16", "fp32", "wide", 200, 32)
+    found = fused_dot_add(a, b, c, unit=spoken, dtype="fp16")
+    assert found.tobytes() == fused_dot_add(a, b, c, unit=name, dtype="fp16").tobytes()
+    other = "h200" if name != "h200:wgmma" else "a100"  # negative control
+    assert found.tobytes() != fused_dot_add(a, b, c, unit=other, dtype="fp16").tobytes()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("name", "dtype", "out"), UNITS, ids="-".join)
 def test_equals_the_exact_reference(name: str, dtype: str, out: str, family: str) -> None:

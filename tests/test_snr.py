@@ -104,11 +104,12 @@ def test_generation_statistics_and_classes(phase):
     assert re.findall(r"Class (\d): \['(\w+)'\]", text) == [
         (str(c + 1), n) for c, n in zip(snr.classes(found), names, strict=True)
     ]
-    printed_pairs = re.findall(rf"(\w+?)_vs_(\w+): ({NUMBER}) →", text)
+    printed_pairs = re.findall(rf"(\w+?)_vs_(\w+): ({NUMBER}) → (\w+) difference", text)
     assert len(printed_pairs) == 6
-    for first, second, printed in printed_pairs:
+    for first, second, printed, word in printed_pairs:
         value = pairs[(first, second)] if (first, second) in pairs else pairs[(second, first)]
         assert (math.isinf(value) and printed == "inf") or close(value, printed, slack.max())
+        assert snr.difference(value) == word
 
 
 def test_generation_snr():

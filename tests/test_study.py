@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -114,6 +115,9 @@ def test_files(finished):
     )
     assert one["verdict"]["is_deterministic"] is True
     assert one["description"] == "first"
+    published = (doubles.DATA / "seeds" / "variant.txt").read_text().replace("[...]", "[]").replace("{...}", "{}")
+    assert one["config"].keys() == json.loads(published)["config"].keys()
+    assert (one["config"]["max_model_len"], one["config"]["repetitions"]) == (doubles.POSITIONS, 3)
     assert racing["verdict"]["details"][2] == "✓ DETERMINISTIC MODE FIXES IT"
     assert len(racing["baseline"]["tokens"]) == 3
     assert broken == {"variant": "broken", "error": "RuntimeError: no such checkpoint", "success": False}
@@ -122,11 +126,12 @@ def test_files(finished):
 
 def test_progress_counts_every_cell(finished):
     _, _, seen = finished
-    *cells, end = seen
+    *cells, end = [p for p in seen if p.part is None]
+    assert {p.cell for p in seen if p.part is not None} >= {"load one", "load broken"}
     assert [p.done for p in cells] == list(range(1, len(cells) + 1))
     # 10 references, of them 2 missing; 50 planned replays, 32 done; 5 + 1 groups of 3 repeats, one of them failed
     assert (len(cells), end.done, end.total, end.cell) == (8 + 32 + 15, 78, 10 + 50 + 18, "end")
-    assert seen[0].cell == "reference/one/0"
+    assert [p.cell for p in seen[:2]] == ["load one", "reference/one/0"]
 
 
 def test_a_finished_study_computes_nothing_again(finished):
@@ -288,3 +293,55 @@ def test_kill_minus_nine_loses_nothing_finished(tmp_path):
         (v.claim, v.outcome, v.reasons) for v in undisturbed.verdicts
     ]
     assert os.listdir(tmp_path / "w" / "results")
+
+
+INTERRUPTED = """
+import sys
+sys.path[:0] = {path!r}
+import forensics_doubles as doubles
+import qforensics as qf
+variants = [qf.StudyVariant("a", doubles.load_very_slow)]
+qf.study(variants, [[1, 2, 3]], work_dir={work!r}, claimed=[], repeats=2, processes=2)
+"""
+
+
+def test_an_interrupt_ends_the_processes_of_repeats(tmp_path):
+    script = INTERRUPTED.format(path=[p for p in sys.path if p], work=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
+    found: set[int] = set()
+    deadline = time.monotonic() + 60
+    while len(found) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+        found = {int(p.name) for p in Path("/proc").glob("[0-9]*") if _parent(p) == process.pid}
+    assert len(found) == 2
+    process.send_signal(signal.SIGINT)  # to it alone, not to its group as a terminal would
+    assert b"KeyboardInterrupt" in process.communicate(timeout=15)[1]  # a repeat takes minutes
+    assert not any(Path(f"/proc/{pid}").exists() for pid in found)
+
+
+def _parent(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0
+
+
+def batch_references() -> list[Trace]:
+    """Two runs as import_trace reads them from a file's `batch`."""
+    alone = [doubles.load_one().generate(prompt, max_new_tokens=3) for prompt in PROMPTS]
+    replays = doubles.load_one().teacher_force_batch(alone)
+    files = [{"name": "r.json", "sha256": "0" * 64, "part": "batch", "index": i} for i in range(2)]
+    return [replace(r, provenance={**r.provenance, "file": f}) for r, f in zip(replays, files, strict=True)]
+
+
+def test_a_recorded_batch_is_replayed_as_one(tmp_path):
+    references = batch_references()
+    result = qf.study(VARIANTS[:1], work_dir=tmp_path, references={"one": references}, repeats=0)
+    assert result.verdicts[0].outcome == "match"
+    assert Trace.load(tmp_path / "traces" / "replay" / "one" / "one" / "1.trace").provenance["batch"] == 2
+
+
+@pytest.mark.parametrize("chosen", [slice(1), slice(None, None, -1)])
+def test_a_part_of_a_batch_is_no_batch(tmp_path, chosen):
+    result = qf.study(VARIANTS[:1], work_dir=tmp_path, references={"one": batch_references()[chosen]}, repeats=0)
+    assert result.verdicts[0].claimed.differing > 0

@@ -162,3 +162,40 @@ def test_views(comparisons):
     assert "\n" not in repr(verdict)
     assert "mismatch" in verdict._repr_html_()
     assert "excluded" in verdict._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("reference", "replay", "words"),
+    [
+        ({"batch": 4}, {"batch": 1}, "in a batch of 4 and alone: the rows (M)"),
+        ({"mode": "compiled"}, {"profile": "vllm-0.21-eager"}, "engine was compiled"),
+    ],
+)
+def test_a_replay_that_was_not_run_as_the_reference_proves_nothing(reference, replay, words):
+    a, b = noted(small_trace("k1"), **reference), noted(small_trace("k2"), **replay)
+    verdict = qf.judge("x", {"x": qf.compare(a, b)})
+    assert verdict.outcome == "inconclusive"
+    assert any(words in reason for reason in verdict.reasons)
+    assert qf.judge("x", {"x": qf.compare(a, noted(small_trace("k1"), **replay))}).outcome == "match"
+    known = qf.judge("x", {"x": qf.compare(a, b), "y": qf.compare(a, noted(small_trace("k1"), **reference))})
+    assert known.outcome == "mismatch"  # another hypothesis gives every bit
+    same = qf.compare(noted(a, **{k: v for k, v in replay.items() if k == "batch"} or {"mode": "eager"}), b)
+    assert qf.judge("x", {"x": same}).outcome == "mismatch"  # negative control: run alike
+
+
+def test_edges():
+    empty, none = small_trace(length=0), small_trace(prompt=(1,), length=0)
+    assert qf.judge("x", {"x": qf.compare(empty, empty)}).outcome == "match"  # a prefill alone is evidence
+    assert "nothing was compared" in qf.judge("x", {"x": qf.compare(none, none)}).reasons[0]
+    cut = qf.judge("x", {"x": qf.compare(small_trace(), small_trace(length=2))})
+    assert (cut.outcome, cut.claimed.skipped) == ("inconclusive", 4)
+    with pytest.raises(ValueError, match="found none"):
+        qf.judge("x", {})
+    with pytest.raises(TypeError, match="second: expected a Trace, found str"):
+        qf.compare(empty, "x")
+    with pytest.raises(TypeError, match="expected Trace objects, found str"):
+        qf.noise_floor(["x", "y"])
+    floor = qf.noise_floor([small_trace(), small_trace(length=2)])
+    assert not floor.deterministic
+    assert any("differ in length" in warning for warning in floor.warnings)
+    assert "processes not recorded" in repr(floor)

@@ -50,7 +50,7 @@ constexpr DeviceUnit kUnits[] = {
 
 constexpr std::array<std::string_view, 6> kInputNames = {"fp16", "bf16", "tf32", "e4m3", "e5m2", "int8"};
 constexpr std::array<std::string_view, 3> kOutputNames = {"fp32", "fp16", "int32"};
-constexpr std::string_view kVendorWords[] = {"nvidia", "tesla", "geforce", "gpu", "tensorcore", "graphics"};
+constexpr std::string_view kVendorWords[] = {"nvidia", "tesla", "geforce", "gpu", "tensorcore", "graphics", "card"};
 
 void append_to_list(std::string& list, std::string_view item) {
   if (!list.empty()) list.append(", ");
@@ -64,12 +64,12 @@ std::string list_of(const std::array<std::string_view, N>& names) {
   return list;
 }
 
-/// Lower case letters and digits only.
+/// Lower case letters and digits; what is no ASCII stays, so that it matches nothing.
 std::string compact(std::string_view text) {
   std::string result;
   for (const char c : text) {
     if (c >= 'A' && c <= 'Z') result += static_cast<char>(c - 'A' + 'a');
-    if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) result += c;
+    if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || static_cast<unsigned char>(c) > 127) result += c;
   }
   return result;
 }
@@ -83,25 +83,53 @@ void append_words(std::vector<std::string>& words, std::string_view text) {
   }
 }
 
-/// Whether `name` (compact) is made of the device's words and vendors' alone, its model (the first of its words) among
-/// them.
-bool fits(const DeviceProfile& device, const std::string& name) {
-  const std::string model(device.words.substr(0, device.words.find(' ')));
+/// The words that every spelling of a device holds: the first of its further words, "6000+ada" being two.
+std::vector<std::string> model_words(const DeviceProfile& device) {
+  const std::string_view model = device.words.substr(0, device.words.find(' '));
   std::vector<std::string> words;
+  for (size_t begin = 0; begin <= model.size();) {
+    const size_t end = std::min(model.find('+', begin), model.size());
+    words.emplace_back(model.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return words;
+}
+
+std::vector<std::string> all_words(const DeviceProfile& device) {
+  std::vector<std::string> words = model_words(device);
   append_words(words, device.name);
-  append_words(words, device.words);
+  append_words(words, device.words.substr(std::min(device.words.find(' '), device.words.size())));
   append_words(words, device.title);
   for (const std::string_view word : kVendorWords) words.emplace_back(word);
-  // can the first i characters be read: bit 0 without the model, bit 1 with it
-  std::vector<int> readable(name.size() + 1, 0);
+  for (size_t i = 0, n = words.size(); i < n; ++i) {  // 80gb is also 80g and 80
+    const std::string& word = words[i];
+    if (word.size() < 4 || word.compare(word.size() - 2, 2, "gb") != 0) continue;
+    words.push_back(word.substr(0, word.size() - 1));
+    words.push_back(word.substr(0, word.size() - 2));
+  }
+  return words;
+}
+
+/// Whether `name` (compact) is made of the device's words and vendors' alone, all words of its model among them.
+bool fits(const DeviceProfile& device, const std::string& name) {
+  const std::vector<std::string> model = model_words(device);
+  const std::vector<std::string> words = all_words(device);
+  const auto bit = [&](const std::string& word) {
+    const auto found = std::find(model.begin(), model.end(), word);
+    return found == model.end() ? 0U : 1U << static_cast<unsigned>(found - model.begin());
+  };
+  // by which sets of model words (bits) the first i characters can be read; bit s of readable[i] is set s
+  std::vector<unsigned> readable(name.size() + 1, 0);
   readable[0] = 1;
   for (size_t i = 0; i < name.size(); ++i) {
-    if (readable[i] == 0) continue;
     for (const std::string& word : words) {
-      if (name.compare(i, word.size(), word) == 0) readable[i + word.size()] |= word == model ? 2 : readable[i];
+      if (readable[i] == 0 || name.compare(i, word.size(), word) != 0) continue;
+      for (unsigned set = 0; set < 4; ++set) {
+        if (readable[i] >> set & 1U) readable[i + word.size()] |= 1U << (set | bit(word));
+      }
     }
   }
-  return (readable[name.size()] & 2) != 0;
+  return (readable[name.size()] >> ((1U << model.size()) - 1) & 1U) != 0;
 }
 
 /// Fewest single-character edits from a to b.
@@ -120,12 +148,24 @@ size_t edits(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-/// The three nearest names: by whole name, or by its first word.
-std::string close_matches(const std::string& name) {
+/// What is left of a compact name without vendors' words.
+std::string without_vendors(std::string name) {
+  for (const std::string_view word : kVendorWords) {
+    const size_t at = name.find(word);
+    if (at != std::string::npos) name.erase(at, word.size());
+  }
+  return name;
+}
+
+/// The three nearest names: by our name, the model's words, or the driver's name.
+std::string close_matches(const std::string& spoken) {
+  const std::string name = without_vendors(spoken);
   std::vector<std::pair<size_t, std::string_view>> ranked;
   for (const DeviceProfile& device : kDevices) {
     const std::string first = compact(device.name.substr(0, device.name.find('-')));
-    ranked.emplace_back(std::min(edits(name, compact(device.name)), edits(name, first)), device.name);
+    const std::string title = without_vendors(compact(device.title));
+    ranked.emplace_back(std::min({edits(name, compact(device.name)), edits(name, first), edits(name, title)}),
+                        device.name);
   }
   std::stable_sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   return list_of(std::array{ranked[0].second, ranked[1].second, ranked[2].second});

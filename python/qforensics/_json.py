@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["canonical_json", "parse_json", "read_bytes", "write_atomic", "write_json"]
+__all__ = ["canonical_json", "parse_json", "read_bytes", "read_json", "write_atomic", "write_json"]
 
 
 def _refuse_constant(text: str) -> NoReturn:
@@ -67,6 +68,15 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
     return data
 
 
+def read_json(path: str | os.PathLike[str], *, limit: int) -> Any:
+    """What a JSON file of at most `limit` bytes holds; ValueError, naming the file, where it is none."""
+    data = read_bytes(path, limit=limit)
+    try:
+        return parse_json(data)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from None
+
+
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that a reader, or a crash at any moment, sees the old file or the whole new one."""
     target = Path(path)
@@ -77,8 +87,11 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:  # name the file that was asked for
+            raise OSError(error.errno, error.strerror, os.fspath(target)) from None
         raise
     directory = os.open(target.parent, os.O_RDONLY)
     try:

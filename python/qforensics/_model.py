@@ -18,6 +18,8 @@ from qforensics.checkpoints import Checkpoint
 from qforensics.devices import DeviceProfile
 from qforensics.environment import capture_environment
 from qforensics.plans import device_numbers
+from qforensics.prepare import DEFAULT_MODEL, FORMS
+from qforensics.text import Tokenizer
 from qforensics.trace import LogprobRows, Trace
 
 __all__ = ["ENGINE", "Model", "Progress"]
@@ -42,6 +44,8 @@ class Model:
         Racing sums are added in one canonical order instead of a drawn one.
     """
 
+    reports_progress = True
+
     def __init__(
         self,
         checkpoint: Checkpoint,
@@ -62,6 +66,7 @@ class Model:
         self._dtype = "float32" if profile == "fp32" else variant.dtype
         self._engine = self._build(progress)
         self._digest: str | None = None
+        self._text: Tokenizer | None = None
 
     def _build(self, progress: Progress | None) -> Any:
         engine_module = _import_engine()
@@ -163,7 +168,28 @@ class Model:
         requests = [_request(np.asarray(prompt), forced=(), new_tokens=max_new_tokens) for prompt in prompts]
         return self._run(requests, top_k, progress, mode="generate")
 
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text by the checkpoint's own ``tokenizer.json``, for `generate`; no chat template is applied."""
+        return self._tokenizer().encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids by the checkpoint's own ``tokenizer.json``."""
+        return self._tokenizer().decode(ids)
+
+    def _tokenizer(self) -> Tokenizer:
+        self._text = self._text or Tokenizer(self.checkpoint.path)
+        return self._text
+
+    def _check_length(self, request: Mapping[str, Any]) -> None:
+        """The last id is never fed back: it needs no position."""
+        needed = request["prompt"].size + max(request["new_tokens"] - 1, 0)
+        if needed > self.checkpoint.config.max_positions:
+            sizes = f"{request['prompt'].size} prompt ids and {request['new_tokens']} new ones"
+            raise ValueError(f"{sizes}: expected at most {self.checkpoint.config.max_positions} positions")
+
     def _run(self, requests: list[dict[str, Any]], top_k: int, progress: Progress | None, *, mode: str) -> list[Trace]:
+        for request in requests:
+            self._check_length(request)
         seed = (self._seed + self._runs * 0x9E3779B97F4A7C15) % (1 << 64)  # a new run draws new races
         self._runs += 1
         answer = self._engine.run(requests, top_k, seed, progress)
@@ -204,7 +230,8 @@ class Model:
             "isa": self._isa,
             "threads": self._threads,
             "process": os.getpid(),
-            "model": str(self.checkpoint.path.name),
+            "model": DEFAULT_MODEL if self._digest in FORMS.values() else self.checkpoint.path.name,
+            "max_positions": self.checkpoint.config.max_positions,
             "digests": {"checkpoint": self._digest},
             "environment": capture_environment(isa=self._isa, threads=self._threads).to_json(),
         }
@@ -238,6 +265,8 @@ def _request(
     prefill: LogprobRows | None = None,
     decode: LogprobRows | None = None,
 ) -> dict[str, Any]:
+    if prompt.size == 0:
+        raise ValueError("prompt_ids: expected at least one id, found none")
     if prompt.ndim != 1 or not np.issubdtype(prompt.dtype, np.integer):
         raise TypeError(f"prompt_ids: expected a vector of integers, found {prompt.dtype} {list(prompt.shape)}")
     none = np.empty(0, np.int64), np.empty(0, np.int32)

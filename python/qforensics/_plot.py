@@ -30,7 +30,7 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
 def hypothesis_matrix(result: StudyResult, ax: Axes | None = None, *, phase: str = "decode") -> Axes:
     """Claimed x verified: the share of differing logprobs as colour, their number as text; exact cells are framed."""
     rows, columns = len(result.claimed), len(result.verified)
-    ax = _axes(ax, (1.6 + 1.1 * columns, 1.2 + 0.7 * rows))
+    ax = _axes(ax, (1.6 + 1.1 * columns, 1.9 + 0.7 * rows))
     differing, compared = (result.matrix(phase, name) for name in ("differing", "compared"))
     share = np.divide(differing, compared, out=np.full_like(differing, np.nan), where=compared > 0)
     image = ax.imshow(share, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
@@ -75,9 +75,11 @@ def token_differences(comparison: Comparison, ax: Axes | None = None) -> Axes:
             color=colour,
             label=f"{name}: {int(differs.sum())} of {phase.rows} rows differ",
         )
-        ax.plot(at[~differs], np.zeros(int((~differs).sum())), ".", color=GREY, markersize=5, clip_on=False, zorder=3)
+        if not differs.all():  # an empty line that is not clipped takes room in a layout
+            equal = at[~differs]
+            ax.plot(equal, np.zeros(equal.size), ".", color=GREY, markersize=5, clip_on=False, zorder=3)
         start += phase.rows
-        if name == "prefill":
+        if name == "prefill" and phase.rows:
             ax.axvline(start - 0.5, color=GREY, linewidth=0.8, linestyle=":")
     ax.set_ylim(bottom=0.0)
     ax.margins(x=0.02)
@@ -89,17 +91,19 @@ def token_differences(comparison: Comparison, ax: Axes | None = None) -> Axes:
 
 def noise_floor(floor: NoiseFloor, ax: Axes | None = None) -> Axes:
     """Largest |difference| of every pair of repeats, prefill and decode side by side."""
-    ax = _axes(ax, (6.0, 3.2))
     at = np.arange(len(floor.pairs))
+    ax = _axes(ax, (min(max(6.0, 3.0 + 0.35 * at.size), 16.0), 3.2))
     for shift, name, colour in ((-0.12, "prefill", BLUE), (0.12, "decode", RED)):
         sizes: Any = [getattr(pair, name).max_abs or 0.0 for pair in floor.pairs]
         ax.vlines(at + shift, 0.0, sizes, color=colour, linewidth=1.5)
         ax.plot(at + shift, sizes, "o", color=colour, label=name, clip_on=False)
-    ax.set_xticks(at, [f"{pair.prompt}: {pair.first}-{pair.second}" for pair in floor.pairs], rotation=30, ha="right")
+    every = 1 + at.size // 40
+    names = [f"{pair.prompt}: {pair.first}-{pair.second}" for pair in floor.pairs]
+    ax.set_xticks(at[::every], names[::every], rotation=30, ha="right")
     ax.set_ylim(bottom=0.0)
     ax.set_xlabel("prompt: pair of repeats")
     ax.set_ylabel("largest |difference|")
-    ax.margins(x=0.15)
+    ax.margins(x=0.15 if at.size < 6 else 0.03)
     ax.set_title("bit-equal repeats" if floor.deterministic else floor.cause or "repeats differ, cause not recorded")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax

@@ -22,7 +22,7 @@ __all__ = ["Replayer", "generate_repeats", "run_in_process", "with_process"]
 
 
 class Replayer(Protocol):
-    """What a study needs of a model."""
+    """What a study needs of a model; one with ``reports_progress = True`` takes `progress` (done, total) as well."""
 
     def generate(self, prompt_ids: Sequence[int], *, max_new_tokens: int) -> Trace:
         """Greedy continuation of a prompt, with logprobs."""
@@ -30,6 +30,10 @@ class Replayer(Protocol):
 
     def teacher_force(self, trace: Trace) -> Trace:
         """Logprobs of a trace's ids: prefill as prefill, decode as single-token decode."""
+        ...
+
+    def teacher_force_batch(self, traces: Sequence[Trace]) -> list[Trace]:
+        """The same for traces that were one batch."""
         ...
 
 
@@ -51,8 +55,10 @@ def generate_repeats(model: Replayer, jobs: Jobs, max_new_tokens: int) -> None:
         trace.save(path)
 
 
-def run_in_process(loader: Callable[[], Replayer], jobs: Jobs, max_new_tokens: int) -> None:
-    """Load the model in a new process and run `generate_repeats` there.
+def run_in_process(
+    loader: Callable[[], Replayer], jobs: Jobs, max_new_tokens: int, *, started: list[subprocess.Popen[bytes]]
+) -> None:
+    """Load the model in a new process, which is added to `started`, and run `generate_repeats` there.
 
     Raises
     ------
@@ -67,10 +73,13 @@ def run_in_process(loader: Callable[[], Replayer], jobs: Jobs, max_new_tokens: i
         ) from None
     environment: Mapping[str, Any] = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
     command = [sys.executable, "-m", "qforensics._repeat_worker"]
-    done = subprocess.run(command, input=payload, capture_output=True, env=environment, check=False)
-    if done.returncode != 0:
-        tail = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
-        raise RuntimeError(f"the repeat process ended with code {done.returncode}: {' | '.join(tail)}")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment) as process:
+        started.append(process)
+        _, printed = process.communicate(payload)
+    if process.returncode != 0:
+        tail = printed.decode(errors="replace").strip().splitlines()[-3:]
+        raise RuntimeError(f"the repeat process ended with code {process.returncode}: {' | '.join(tail)}")
 
 
 def _main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from qforensics._workdir import WorkDir
 from qforensics.study_result import StudyError
 from qforensics.trace import Trace
 
-__all__ = ["Progress", "StudyRun", "StudyVariant", "generate_job", "replay_job"]
+__all__ = ["Progress", "StudyRun", "StudyVariant", "generate_job", "replay_jobs"]
 
 
 MAX_WORKERS = 2
@@ -50,15 +52,22 @@ class StudyVariant:
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` cells are finished; `cell` is the latest, `seconds` since the study began."""
+    """`done` of `total` cells are finished; `cell` is the latest, `seconds` since the study began.
+
+    `part` (0 to 1) is how much is done of a `cell` under way; `None` where `cell` has just been finished.
+    """
 
     done: int
     total: int
     cell: str
     seconds: float
+    part: float | None = None
 
 
-Job = tuple[tuple[str | int, ...], Callable[[Replayer], Trace]]
+Report = Callable[[int, int], None]
+"""Called with steps done and steps in all of a job."""
+Work = Callable[[Replayer, Report], Trace]
+Job = tuple[tuple[str | int, ...], Work]
 
 
 class StudyRun:
@@ -77,6 +86,13 @@ class StudyRun:
         if self.progress:
             name = "/".join(map(str, cell))
             self.progress(Progress(self.done, self.total, name, time.monotonic() - self.started))
+
+    def under_way(self, name: str, part: float) -> None:
+        if self.progress:
+            self.progress(Progress(self.done, self.total, name, time.monotonic() - self.started, part))
+
+    def _report(self, name: str, done: int, total: int) -> None:
+        self.under_way(name, done / max(total, 1))
 
     def end(self) -> None:
         """Tell the progress that nothing is left; what failed was not counted before."""
@@ -100,10 +116,11 @@ class StudyRun:
         if not missing:
             return
         try:
+            self.under_way(f"load {variant.name}", 0.0)
             model = variant.loader()
             for cell, job in missing:
-                began = time.monotonic()
-                trace = with_process(job(model))
+                began, name = time.monotonic(), "/".join(map(str, cell))
+                trace = with_process(job(model, functools.partial(self._report, name)))
                 self.work.save(trace, *cell, seconds=time.monotonic() - began)
                 self.finished(cell)
         except Exception as error:
@@ -120,11 +137,13 @@ class StudyRun:
             for process in range(processes)
         ]
 
+        started: list[subprocess.Popen[bytes]] = []
+
         def work(mine: Sequence[tuple[str, str, int, int]]) -> None:
             missing = [cell for cell in mine if self.work.load(*cell) is None]
             jobs = [(prompts[cell[2]], str(self.work.file(*cell))) for cell in missing]
             if jobs and processes > 1:
-                run_in_process(loader, jobs, length)
+                run_in_process(loader, jobs, length, started=started)
             elif jobs:
                 generate_repeats(loader(), jobs, length)
 
@@ -135,25 +154,55 @@ class StudyRun:
                 except Exception as error:
                     self.fail(variant.name, kind, error)
                     return
+                except BaseException:  # interrupted: the pool would wait for its processes
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    for process in started:
+                        process.kill()
+                    raise
                 for cell in mine:
                     self.finished(cell)
 
 
-def replay_job(reference: Trace) -> Callable[[Replayer], Trace]:
-    """A job that replays a reference and checks that its ids came back."""
-
-    def job(model: Replayer) -> Trace:
-        replay = model.teacher_force(reference)
-        same = (
-            np.array_equal(getattr(replay, name), getattr(reference, name)) for name in ("prompt_ids", "generated_ids")
-        )
-        if not all(same):
-            raise ValueError("the replay's ids are not the reference's: a replay takes ids and gives them back")
-        return replay
-
-    return job
+def _reporting(model: Replayer, report: Report) -> dict[str, Any]:
+    """The `progress` argument, for models that say that they take one."""
+    return {"progress": report} if getattr(model, "reports_progress", False) else {}
 
 
-def generate_job(prompt: Sequence[int], length: int) -> Callable[[Replayer], Trace]:
+def replay_jobs(references: Sequence[Trace]) -> list[Work]:
+    """A job per reference, for one model, that replays it and checks that its ids came back.
+
+    References that say they are one batch, all of it and in order, are replayed as one.
+    """
+    together = _one_batch(references)
+    replays: list[Trace] = []
+
+    def job(index: int, model: Replayer, report: Report) -> Trace:
+        more = _reporting(model, report)
+        if not together:
+            return _same_ids(model.teacher_force(references[index], **more), references[index])
+        if not replays:
+            replays.extend(model.teacher_force_batch(references, **more))
+        return _same_ids(replays[index], references[index])
+
+    return [functools.partial(job, index) for index in range(len(references))]
+
+
+def _one_batch(references: Sequence[Trace]) -> bool:
+    files = [trace.provenance.get("file") for trace in references]
+    parts = [(file.get("sha256"), file.get("part"), file.get("index")) for file in files if isinstance(file, dict)]
+    whole = all(trace.provenance.get("batch") == len(references) for trace in references)
+    if len(references) < 2 or not whole or len(parts) < len(references):
+        return False
+    return parts == [(*parts[0][:2], index) for index in range(len(references))]
+
+
+def _same_ids(replay: Trace, reference: Trace) -> Trace:
+    same = (np.array_equal(getattr(replay, name), getattr(reference, name)) for name in ("prompt_ids", "generated_ids"))
+    if not all(same):
+        raise ValueError("the replay's ids are not the reference's: a replay takes ids and gives them back")
+    return replay
+
+
+def generate_job(prompt: Sequence[int], length: int) -> Work:
     """A job that continues a prompt."""
-    return lambda model: model.generate(prompt, max_new_tokens=length)
+    return lambda model, report: model.generate(prompt, max_new_tokens=length, **_reporting(model, report))

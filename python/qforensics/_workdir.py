@@ -93,10 +93,14 @@ class WorkDir:
     def note(self, event: str, cell: tuple[str | int, ...], **facts: Any) -> None:
         """Append a line to the journal and force it to disk."""
         line = canonical_json({"time": time.time(), "event": event, "cell": "/".join(map(str, cell)), **facts})
-        with open(self.path / JOURNAL, "a", encoding="utf-8") as journal:
-            journal.write(line + "\n")
-            journal.flush()
-            os.fsync(journal.fileno())
+        file = self.path / JOURNAL
+        try:
+            with open(file, "a", encoding="utf-8") as journal:
+                journal.write(line + "\n")
+                journal.flush()
+                os.fsync(journal.fileno())
+        except OSError as error:  # a full disk's error names no file
+            raise OSError(error.errno, error.strerror, str(file)) from None
 
     def journal(self) -> list[dict[str, Any]]:
         """Entries of the journal; a line that a kill cut short is left out."""

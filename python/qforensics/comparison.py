@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,8 @@ class Comparison:
     """Two traces, phase by phase.
 
     `racing` and `unconfirmed` name what the *second* trace, the replay, has on the path of a phase. What the first one
-    says about itself plays no part: it is under test.
+    says about itself plays no part there: it is under test. `conditions` says where the replay did not follow how the
+    first one says it was run (a batch, a compiled engine), so that a difference says nothing about its claim.
     """
 
     prefill: PhaseComparison
@@ -127,6 +128,7 @@ class Comparison:
     racing: dict[str, tuple[str, ...]]
     unconfirmed: dict[str, tuple[str, ...]]
     digests: tuple[str, str]
+    conditions: tuple[str, ...] = ()
 
     @property
     def differing(self) -> int:
@@ -196,6 +198,21 @@ def _divergence(first: Trace, second: Trace, rows: int) -> Divergence | None:
     return Divergence(at, *ids, *margins)
 
 
+def _conditions(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the replay was not run as the first trace says that it was."""
+    found = []
+    batches = first.get("batch"), second.get("batch")
+    if all(type(batch) is int for batch in batches) and batches[0] != batches[1]:
+        sizes = " and ".join("alone" if batch == 1 else f"in a batch of {batch}" for batch in batches)
+        found.append(
+            f"reference and replay ran {sizes}: the rows (M) of their steps differ, and kernels depend on them"
+        )
+    profile = str(second.get("profile", ""))
+    if first.get("mode") == "compiled" and profile.endswith("-eager"):
+        found.append(f"the reference's engine was compiled, the replay's profile is {profile}")
+    return tuple(found)
+
+
 def compare(first: Trace, second: Trace, *, l2_top: int | None = None) -> Comparison:
     """Compare two traces where their contexts are equal.
 
@@ -227,6 +244,9 @@ def compare(first: Trace, second: Trace, *, l2_top: int | None = None) -> Compar
     >>> qf.compare(fa3, fa2)
     Comparison(prefill 0 of 756 differ, decode 0 of 640 differ)
     """
+    for name, trace in (("first", first), ("second", second)):
+        if not isinstance(trace, Trace):
+            raise TypeError(f"{name}: expected a Trace, found {type(trace).__name__}")
     if first.top_k != second.top_k:
         raise ValueError(f"top_k: the traces record {first.top_k} and {second.top_k} entries per position")
     top = first.top_k if l2_top is None else l2_top
@@ -244,6 +264,7 @@ def compare(first: Trace, second: Trace, *, l2_top: int | None = None) -> Compar
         racing=second.on_path("racing"),
         unconfirmed=second.on_path("unconfirmed"),
         digests=(first.digest, second.digest),
+        conditions=_conditions(first.provenance, second.provenance),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qforensics.comparison import PhaseSummary, pool
@@ -161,7 +161,7 @@ def _variant(plan: DemoPlan, name: str, device: str) -> StudyVariant:
 def _shifted(progress: Report | None, before: int, total: int) -> Report | None:
     if progress is None:
         return None
-    return lambda p: progress(Progress(before + p.done, total, p.cell, p.seconds))
+    return lambda p: progress(replace(p, done=before + p.done, total=total))
 
 
 def _both_ways(result: StudyResult, first: str, second: str) -> PhaseSummary | None:

@@ -126,7 +126,9 @@ def device(name: str) -> DeviceProfile:
     ----------
     name
         ``"h200"``, ``"A100"``, ``"a100-sxm4-80gb"``, ``"NVIDIA A100-SXM4-80GB"``, ... A name that fits several devices
-        means the first of them in `devices` (``"A100"``: ``a100-sxm4-80gb``).
+        means the first of them in `devices` (``"A100"``: ``a100-sxm4-80gb``). Nothing is guessed: a name with a word
+        that is not a device's own (``"RTX 4090 Laptop"``, ``"GB200"``) or without its model (``"RTX 6000"``: Turing,
+        Ada or Blackwell?) is refused.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
@@ -101,6 +102,8 @@ def _open(model: str | Path | Checkpoint, variant: variants.Variant | None) -> C
     if model == prepare.DEFAULT_MODEL:
         form = variant.form if variant is not None else "fp16"
         return load(prepare.prepare([form])[form])
+    if not Path(model).exists() and difflib.get_close_matches(str(model), [prepare.DEFAULT_MODEL]):
+        raise ValueError(f"{model}: no such checkpoint; did you mean {prepare.DEFAULT_MODEL}, the embedded default?")
     return load(model)
 
 

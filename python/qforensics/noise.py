@@ -101,7 +101,8 @@ class NoiseFloor:
             if self.deterministic
             else f"{self.cause or 'unexplained differences'}, max |d| {self._max_abs():.3g}"
         )
-        return f"NoiseFloor({what}; {self.prompts} prompts x {self.repeats} repeats in {self.processes} processes)"
+        where = f"in {self.processes} processes" if self.processes else "in processes not recorded"
+        return f"NoiseFloor({what}; {self.prompts} prompts x {self.repeats} repeats {where})"
 
     def _max_abs(self) -> float:
         return max((p.max_abs for p in (self.prefill, self.decode) if p.max_abs is not None), default=0.0)
@@ -145,6 +146,11 @@ def _warnings(
         found.append("all repeats come from one process: what differs between processes was not seen")
     if not deterministic and cause is None:
         found.append("repeats differ and no provenance names a cause")
+    lengths: dict[bytes, set[int]] = {}
+    for trace in traces:
+        lengths.setdefault(trace.prompt_ids.tobytes(), set()).add(trace.generated_ids.size)
+    if any(len(found_lengths) > 1 for found_lengths in lengths.values()):
+        found.append("repeats of a prompt differ in length: what only one of them has was not compared")
     mixed = [k for k in CONDITIONS if len({canonical_json(t.provenance.get(k)) for t in traces}) > 1]
     if mixed:
         found.append(f"the repeats were not made under one condition: {', '.join(mixed)} differ")
@@ -172,6 +178,8 @@ def noise_floor(traces: Sequence[Trace]) -> NoiseFloor:
     """
     groups: dict[bytes, list[Trace]] = {}
     for trace in traces:
+        if not isinstance(trace, Trace):
+            raise TypeError(f"traces: expected Trace objects, found {type(trace).__name__}")
         groups.setdefault(trace.prompt_ids.tobytes(), []).append(trace)
     if not any(len(group) > 1 for group in groups.values()):
         raise ValueError(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qforensics import _core
-from qforensics.devices import DeviceProfile, MatrixUnit, device
+from qforensics.devices import DeviceProfile, MatrixUnit, device, devices
 
 __all__ = ["fused_dot_add"]
 
@@ -37,8 +37,9 @@ def fused_dot_add(
     c
         float32 [...], the accumulator's start; holding fp16 values when `out` is ``"fp16"``.
     unit
-        A GPU, by any name that `qforensics.devices.device` knows, alone (``"h100"``: its mma.sync) or with the kind of
-        instruction (``"h100:wgmma"``, ``"b200:tcgen05"``); a profile; or explicit numbers. fp8 on ``"h100"``,
+        A GPU, by any name that `qforensics.devices.device` knows, or an architecture (``"ada"``), alone (``"h100"``:
+        its mma.sync) or with the kind of instruction (``"h100:wgmma"``, ``"b200:tcgen05"``); a profile; or explicit
+        numbers. fp8 on ``"h100"``,
         ``"h200"`` and ``"b200"`` is mma.sync's detour through fp16 (32 products a step, c added last);
         ``"h100:wgmma"`` is the native fp8 unit.
     dtype
@@ -108,7 +109,10 @@ def _device_and_path(unit: str | DeviceProfile) -> tuple[str, str]:
     if not isinstance(unit, str):
         raise TypeError(f"unit: expected a device's name, a DeviceProfile or a MatrixUnit, found {type(unit).__name__}")
     name, _, path = unit.partition(":")
-    return device(name).name, path.strip().lower() or "mma"
+    # every device of an architecture has the same matrix units
+    architectures = {profile.architecture: profile for profile in devices()}
+    profile = architectures.get(name.strip().lower()) or device(name)
+    return profile.name, path.strip().lower() or "mma"
 
 
 def _checked(name: str, array: object) -> NDArray[np.float32]:

@@ -22,6 +22,7 @@ __all__ = [
     "SnrAnalysis",
     "aggregate",
     "classes",
+    "difference",
     "generation_snr",
     "label",
     "pair_distances",
@@ -30,6 +31,11 @@ __all__ = [
 
 LABELS = ((3.0, "NOT RELIABLY DETECTABLE"), (10.0, "MARGINALLY DETECTABLE"), (math.inf, "CLEARLY DETECTABLE"))
 """(upper bound of the SNR, words) as the seeds print them; the bounds are the seeds', not this package's."""
+
+DIFFERENCES = ((0.1, "SMALL"), (1.0, "MODERATE"), (math.inf, "LARGE"))
+"""(upper bound of a distance, word). Seed 003 prints words, not bounds: SMALL up to 0.0858, MODERATE at 0.257, LARGE
+from 5.54 and where contexts differ. These powers of ten lie between and give every printed word; no verdict reads them.
+"""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,11 @@ def _finite_or_none(value: Any) -> Any:
 def label(snr: float) -> str:
     """The seeds' words for a ratio."""
     return next(words for bound, words in LABELS if snr < bound or bound == math.inf)
+
+
+def difference(distance: float) -> str:
+    """The seeds' word for a distance between two configurations on one machine (seed 003)."""
+    return next(word for bound, word in DIFFERENCES if distance < bound or bound == math.inf)
 
 
 def aggregate(matrices: ArrayLike) -> NDArray[np.float64]:

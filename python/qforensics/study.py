@@ -10,7 +10,7 @@ from typing import Any
 
 from qforensics._json import write_json
 from qforensics._repeat_worker import Replayer
-from qforensics._study_run import Progress, StudyRun, StudyVariant, generate_job, replay_job
+from qforensics._study_run import Progress, StudyRun, StudyVariant, generate_job, replay_jobs
 from qforensics._workdir import WorkDir, check_name
 from qforensics.comparison import Comparison, PhaseSummary, compare
 from qforensics.environment import capture_environment
@@ -87,7 +87,8 @@ def _check(
 
 def _write_seeds_files(run: StudyRun, directory: Path, runs: int, settings: Mapping[str, Any], created: str) -> None:
     """One file per variant in the prior experiment's form, from the repeats of the first prompt."""
-    config = {"tensor_parallel": 1, "max_tokens": settings["max_new_tokens"], "repetitions": runs, "temperature": 0.0}
+    lengths = {"max_tokens": settings["max_new_tokens"], "repetitions": runs}
+    config = {"tensor_parallel": 1, **lengths, "temperature": 0.0, "seed": None}  # greedy: nothing is sampled
     for variant in run.variants:
         loaded = {
             kind: [run.work.load(kind, variant.name, 0, r) for r in range(runs)] for kind in ("repeat", "deterministic")
@@ -100,7 +101,7 @@ def _write_seeds_files(run: StudyRun, directory: Path, runs: int, settings: Mapp
                 kept["repeat"],
                 deterministic_runs=kept["deterministic"],
                 timestamp=created,
-                config=config,
+                config=config | {"max_model_len": kept["repeat"][0].provenance.get("max_positions")},
                 description=variant.description,
             )
         elif failed:
@@ -142,11 +143,12 @@ def study(
     claimed
         Names whose claims are judged; all (or those with references, where there are no prompts) when None.
     references
-        Claimed name -> traces that someone stands behind; replayed instead of generated ones.
+        Claimed name -> traces that someone stands behind; replayed instead of generated ones. Imported traces that are
+        all of one recorded batch, in order, are replayed as one batch.
     repeats, processes, noise_prompts
         Repeats of the first `noise_prompts` prompts, spread over that many processes; 0 repeats: no floor.
     progress
-        Called after every finished cell.
+        Called after every finished cell, and while one is under way.
 
     Returns
     -------
@@ -172,9 +174,13 @@ def study(
     total += len(noisy) * repeats * (len(names) + len(deterministic))
     run = StudyRun(variants, work, total, progress)
     found = _references(run, chosen, given, texts, max_new_tokens)
-    cells = [(claim, i, trace) for claim, traces in found.items() for i, trace in enumerate(traces)]
     for variant in variants:
-        run.compute(variant, "replay", [(("replay", c, variant.name, i), replay_job(t)) for c, i, t in cells])
+        jobs = [
+            (("replay", claim, variant.name, i), job)
+            for claim, traces in found.items()
+            for i, job in enumerate(replay_jobs(traces))
+        ]
+        run.compute(variant, "replay", jobs)
     for kind, group in (("repeat", variants), ("deterministic", deterministic)):
         for variant in group if noisy else ():
             run.repeat(variant, kind, noisy, repeats, processes, max_new_tokens)

@@ -64,6 +64,8 @@ def assert_replay(model: Any, trace: Trace | str | os.PathLike[str], *, max_abs:
     AssertionError
         Naming the first differing position, token, both values and their bits.
     """
+    __tracebackhide__ = True  # pytest shows the test's own line
+
     from qforensics.comparison import compare
     from qforensics.trace import Trace as TraceType
 

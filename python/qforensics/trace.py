@@ -217,9 +217,7 @@ class Trace:
             return self
         decode = self.decode.head(decode_rows)
         provenance = {**self.provenance, "head_of": self.digest}
-        return Trace(
-            self.prompt_ids, self.generated_ids[:decode_rows], self.prefill, decode, self.top_k, provenance
-        )
+        return Trace(self.prompt_ids, self.generated_ids[:decode_rows], self.prefill, decode, self.top_k, provenance)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {"prompt_ids": self.prompt_ids, "generated_ids": self.generated_ids}

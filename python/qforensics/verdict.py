@@ -94,7 +94,7 @@ def _count(name: str, comparisons: Sequence[Comparison]) -> HypothesisCount:
         getattr(c, phase).differing
         for c in comparisons
         for phase in PHASES
-        if not c.racing[phase] and not c.unconfirmed[phase]
+        if not c.racing[phase] and not c.unconfirmed[phase] and not c.conditions
     )
     return HypothesisCount(
         name=name,
@@ -107,7 +107,7 @@ def _count(name: str, comparisons: Sequence[Comparison]) -> HypothesisCount:
 
 def _doubts(comparisons: Sequence[Comparison], floor: NoiseFloor | None) -> list[str]:
     """Why a difference under this hypothesis does not exclude it."""
-    found = []
+    found = list(dict.fromkeys(condition for c in comparisons for condition in c.conditions))
     for phase in PHASES:
         if racing := _path(comparisons, "racing", phase):
             found.append(f"racing atomics on the {phase} path: {', '.join(racing)}")
@@ -158,13 +158,16 @@ def judge(
     Verdict
         *match*: the claimed replay was compared in full and 0 logprobs differ. *mismatch*: logprobs differ in a phase
         in which exactness had to hold, or another hypothesis gives every bit. *inconclusive*: they differ only where
-        something on the path races or is not confirmed, or something could not be compared. There are no thresholds.
+        something on the path races or is not confirmed, where the replay was not run as the reference was (a batch, a
+        compiled engine), or something could not be compared. There are no thresholds.
 
     Raises
     ------
     ValueError
         When the claim is not among the hypotheses (with the close matches), or one has no comparison.
     """
+    if not comparisons:
+        raise ValueError(f"claim {claim!r}: expected comparisons with at least the claimed hypothesis, found none")
     if claim not in comparisons:
         close = get_close_matches(claim, list(comparisons)) or sorted(comparisons)
         raise ValueError(f"claim {claim!r} is not among the hypotheses; did you mean {', '.join(close)}?")

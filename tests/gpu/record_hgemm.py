@@ -1,47 +1,116 @@
 # ruff: noqa
 """cublasHgemm as vLLM's gptq path calls it, over many shapes: outputs and kernel names."""
+
 import ctypes, json, os, sys
 import numpy as np, torch
+
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../data/vectors"))
 import inputs
+
 OUT = sys.argv[1]
 dev = torch.device("cuda")
-x = torch.randn(16, 16, device=dev, dtype=torch.float16); (x @ x); torch.cuda.synchronize()
+x = torch.randn(16, 16, device=dev, dtype=torch.float16)
+(x @ x)
+torch.cuda.synchronize()
 handle = torch.cuda.current_blas_handle()
 lib = None
 for line in open("/proc/self/maps"):
     p = line.split()[-1]
-    if "libcublas.so" in p: lib = p
+    if "libcublas.so" in p:
+        lib = p
 C = ctypes.CDLL(lib)
+
+
 def hgemm(w, a):  # w [K, N], a [M, K] -> [M, N]
-    K, N = w.shape; M = a.shape[0]
+    K, N = w.shape
+    M = a.shape[0]
     out = torch.zeros(M, N, dtype=torch.float16, device=dev)
-    one = ctypes.c_uint16(0x3C00); zero = ctypes.c_uint16(0)
-    rc = C.cublasHgemm(ctypes.c_void_p(handle), 0, 0, N, M, K, ctypes.byref(one), ctypes.c_void_p(w.data_ptr()), N, ctypes.c_void_p(a.data_ptr()), K, ctypes.byref(zero), ctypes.c_void_p(out.data_ptr()), N)
+    one = ctypes.c_uint16(0x3C00)
+    zero = ctypes.c_uint16(0)
+    rc = C.cublasHgemm(
+        ctypes.c_void_p(handle),
+        0,
+        0,
+        N,
+        M,
+        K,
+        ctypes.byref(one),
+        ctypes.c_void_p(w.data_ptr()),
+        N,
+        ctypes.c_void_p(a.data_ptr()),
+        K,
+        ctypes.byref(zero),
+        ctypes.c_void_p(out.data_ptr()),
+        N,
+    )
     assert rc == 0, rc
     return out
+
+
 from torch.profiler import profile, ProfilerActivity
-shapes = [(1280, 768), (768, 768), (3072, 768), (768, 1536), (512, 256), (1024, 4096), (1024, 512), (4096, 4096), (6144, 4096), (24576, 4096), (4096, 12288), (2048, 2048)]
+
+shapes = [
+    (1280, 768),
+    (768, 768),
+    (3072, 768),
+    (768, 1536),
+    (512, 256),
+    (1024, 4096),
+    (1024, 512),
+    (4096, 4096),
+    (6144, 4096),
+    (24576, 4096),
+    (4096, 12288),
+    (2048, 2048),
+]
 Ms = [51, 64, 65, 72, 96, 120, 128, 129, 192, 230, 256, 257, 384, 512, 540, 1024, 1300]
 arrays, metas = {}, []
 seed = 5000
 for N, K in shapes:
-    q = inputs.codes(seed, K, N).astype(np.float32); s = inputs.scales(seed, K // 128, N).astype(np.float32)
+    q = inputs.codes(seed, K, N).astype(np.float32)
+    s = inputs.scales(seed, K // 128, N).astype(np.float32)
     w = torch.from_numpy(((q - 8) * np.repeat(s, 128, 0)).astype(np.float16)).to(dev)
     for M in Ms:
-        if N * K > 8e6 and M > 300: continue
+        if N * K > 8e6 and M > 300:
+            continue
         a = torch.from_numpy(inputs.activations(seed, M, K, "normal")).to(dev)
-        out = hgemm(w, a); torch.cuda.synchronize()
+        out = hgemm(w, a)
+        torch.cuda.synchronize()
         same = all(torch.equal(hgemm(w, a), out) for _ in range(3))
         with profile(activities=[ProfilerActivity.CUDA]) as p:
-            hgemm(w, a); torch.cuda.synchronize()
-        ev = [e for e in p.events() if e.device_type == torch.autograd.DeviceType.CUDA and "emcpy" not in e.name and "emset" not in e.name]
+            hgemm(w, a)
+            torch.cuda.synchronize()
+        ev = [
+            e
+            for e in p.events()
+            if e.device_type == torch.autograd.DeviceType.CUDA and "emcpy" not in e.name and "emset" not in e.name
+        ]
         cols = np.unique(np.concatenate([np.arange(0, N, max(1, N // 64)), [N - 1]]))
         rows = np.unique(np.concatenate([np.arange(0, M, max(1, M // 24)), [M - 1]]))
         key = f"n{N}k{K}m{M}"
         arrays[key] = out.view(torch.int16).cpu().numpy().view(np.uint16)[np.ix_(rows, cols)]
-        metas.append(dict(id=key, N=N, K=K, M=M, seed=seed, same=same, kernels=[e.name[:200] for e in ev], rows=rows.tolist(), cols=cols.tolist()))
+        metas.append(
+            dict(
+                id=key,
+                N=N,
+                K=K,
+                M=M,
+                seed=seed,
+                same=same,
+                kernels=[e.name[:200] for e in ev],
+                rows=rows.tolist(),
+                cols=cols.tolist(),
+            )
+        )
     seed += 1
 np.savez_compressed(OUT + "/hgemm.npz", **arrays)
-json.dump(dict(gpu=torch.cuda.get_device_name(), torch=torch.__version__, workspace=os.environ.get("CUBLAS_WORKSPACE_CONFIG"), cases=metas), open(OUT + "/hgemm.json", "w"))
+json.dump(
+    dict(
+        gpu=torch.cuda.get_device_name(),
+        torch=torch.__version__,
+        workspace=os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        cases=metas,
+    ),
+    open(OUT + "/hgemm.json", "w"),
+)
 print(len(metas), "cases", sum(not m["same"] for m in metas), "vary")

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,7 +16,20 @@ from typer.core import TyperCommand, TyperGroup
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Bar", "ExitCode", "ListCommand", "app", "finish", "out", "print_json", "print_table", "progress_bar"]
+    from qforensics.study import Progress
+
+__all__ = [
+    "Bar",
+    "ExitCode",
+    "ListCommand",
+    "app",
+    "finish",
+    "out",
+    "print_json",
+    "print_table",
+    "progress_bar",
+    "study_progress",
+]
 
 
 class ExitCode(IntEnum):
@@ -31,6 +45,13 @@ class ExitCode(IntEnum):
 EXIT_HELP = "Exit codes: 0 match or success, 1 mismatch, 2 usage, 3 inconclusive, 4 invalid input or failure."
 
 
+def _sentence(error: Exception) -> str:
+    """What an exception says; the system's own errors name the file first."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 class _Group(TyperGroup):
     """Turns exceptions into one sentence on stderr and exit code 4; ``--debug`` shows the traceback instead."""
 
@@ -41,7 +62,7 @@ class _Group(TyperGroup):
             if isinstance(error, typer.Abort) or hasattr(error, "exit_code") or ctx.params.get("debug"):
                 raise
             known = isinstance(error, (ValueError, OSError, ImportError, IndexError, TypeError, RuntimeError))
-            text = " ".join(str(error).split()) or type(error).__name__
+            text = " ".join(_sentence(error).split()) or type(error).__name__
             hint = "" if known else " (unexpected: --debug shows where)"
             print(f"error: {text if known else f'{type(error).__name__}: {text}'}{hint}", file=sys.stderr)
             raise typer.Exit(ExitCode.FAILURE) from None
@@ -118,39 +139,45 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], 
     from rich.text import Text
 
     console = out()
-    table = Table(*head, title=title, title_justify="left", title_style="bold")
+    table = Table(*head, show_header=any(head))
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    console.print(Text(title, style="bold"))  # a table's own title is folded to its width
     console.print(table)
     for note in notes:
         console.print(Text(note))
 
 
-Bar = Callable[[int, int, str], None]
+Bar = Callable[[float, int, str], None]
 """Called with steps done, steps in all, and what is being done."""
+
+
+def study_progress(bar: Bar) -> Callable[[Progress], None]:
+    """A study's progress on a bar; a cell under way counts by its part."""
+    return lambda p: bar(p.done + (p.part or 0.0), p.total, p.cell)
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Bar]:
     """A bar with the remaining time on stderr; silent where stderr is no terminal."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, ProgressColumn, Task, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class Times(ProgressColumn):
+        max_refresh = 0.5
+
+        def render(self, task: Task) -> Text:
+            past = f"{timedelta(seconds=int(task.elapsed or 0))} so far"
+            left = task.time_remaining
+            return Text(past if left is None else f"{timedelta(seconds=int(left))} left, {past}", style="cyan")
 
     console = out(stderr=True)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), Times())
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=None)
 
-        def bar(done: int, total: int, what: str) -> None:
+        def bar(done: float, total: int, what: str) -> None:
             progress.update(task, completed=done, total=total, description=f"{title}: {what}" if what else title)
 
         yield bar

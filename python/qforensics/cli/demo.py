@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from qforensics.cli._app import EXIT_HELP, ExitCode, app, finish, print_json, print_table, progress_bar
+from qforensics.cli._app import EXIT_HELP, ExitCode, app, finish, print_json, print_table, progress_bar, study_progress
 from qforensics.cli.judging import COLOURS
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ NEAREST = 5
 def demo(
     output_dir: Path = typer.Option(Path("results/demo"), help="Replays, journals and results; a killed run goes on."),
     decode_rows: int | None = typer.Option(None, min=1, help="Decode steps of every recording that are replayed."),
-    threads: int | None = typer.Option(None, help="CPU threads; no result depends on them."),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Replay five recorded vLLM runs under every hypothesis, then run the prior experiment beside the exact answer."""
@@ -53,11 +53,11 @@ def run(plan: DemoPlan, directory: Path, *, as_json: bool = False) -> None:
     if not as_json:
         _head(plan)
     with progress_bar("recordings") as bar:
-        recorded = module.replay_recordings(plan, directory / "recorded", lambda p: bar(p.done, p.total, p.cell))
+        recorded = module.replay_recordings(plan, directory / "recorded", study_progress(bar))
     if not as_json:
         _print_recorded(plan, recorded, module.equal_replays(plan, directory / "recorded"))
     with progress_bar("studies") as bar:
-        exact, prior = module.run_studies(plan, directory / "study", lambda p: bar(p.done, p.total, p.cell))
+        exact, prior = module.run_studies(plan, directory / "study", study_progress(bar))
     results = {"recorded": recorded, "exact": exact, "prior": prior}
     if as_json:
         print_json({name: result.to_json() for name, result in results.items()} | {"directory": str(directory)})

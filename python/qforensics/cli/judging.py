@@ -19,6 +19,7 @@ from qforensics.cli._app import (
     print_json,
     print_table,
     progress_bar,
+    study_progress,
 )
 from qforensics.cli.models import JSON, MODEL
 
@@ -58,19 +59,28 @@ def _claimed(trace: Trace, claim: str | None) -> Hypothesis:
     return Hypothesis.parse(str(recorded[0]), device=find_device(str(recorded[1])).name)
 
 
+def _batch(trace: Trace) -> int:
+    return int(trace.provenance["batch"])
+
+
 @app.command(cls=ListCommand, epilog=EXIT_HELP)
 def verify(
     trace: Path = typer.Argument(help="A trace file, or a recording of an engine (JSON)."),
     claim: str | None = typer.Option(None, help="VARIANT@DEVICE; by default what the trace says of itself."),
     hypotheses: list[str] = typer.Option(
-        [], help="Further VARIANT@DEVICE to replay as; several after one option. `all`: every variant on --devices."
+        [],
+        "--variants",
+        "--hypotheses",
+        help="What else to replay as: VARIANT or VARIANT@DEVICE, several after one option; `all`: every variant.",
     ),
-    devices: list[str] = typer.Option(["h200", "a100"], help="GPUs of the hypotheses that name none."),
+    devices: list[str] = typer.Option(["h200", "a100"], help="GPUs of the variants that name none."),
     model: str = MODEL,
-    index: int = typer.Option(0, help="Which run of a recording."),
-    part: str | None = typer.Option(None, help="Part of a recording: traces, again, alone or batch."),
+    index: int = typer.Option(0, min=0, help="Which run of a recording."),
+    part: str | None = typer.Option(
+        None, help="Part of a recording: traces, again, alone or batch; a batch is replayed and judged as a whole."
+    ),
     steps: int | None = typer.Option(None, min=0, help="Replay only the first decode steps."),
-    threads: int | None = typer.Option(None, help="CPU threads; no result depends on them."),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     output_dir: Path | None = typer.Option(None, help="Keep replays and study.json here; a killed run goes on."),
     as_json: bool = JSON,
 ) -> None:
@@ -78,9 +88,10 @@ def verify(
     from qforensics.hypotheses import spread
     from qforensics.study import study
 
-    found = read_trace(trace, index=index, part=part)
-    found = found if steps is None else found.head(steps)
-    claimed = _claimed(found, claim)
+    whole = range(_batch(read_trace(trace, part=part))) if part == "batch" else [index]
+    found = [read_trace(trace, index=i, part=part) for i in whole]
+    found = found if steps is None else [run.head(steps) for run in found]
+    claimed = _claimed(found[0], claim)
     chosen = [
         claimed,
         *(h for h in spread(hypotheses, devices) if (h.variant, h.gpu) != (claimed.variant, claimed.gpu)),
@@ -91,9 +102,9 @@ def verify(
         result = study(
             [h.study_variant(model, threads=threads) for h in chosen],
             work_dir=work,
-            references={claimed.name: [found]},
+            references={claimed.name: found},
             repeats=0,
-            progress=lambda p: bar(p.done, p.total, p.cell),
+            progress=study_progress(bar),
         )
     if not result.verdicts:
         raise RuntimeError(result.errors[0].error)
@@ -156,40 +167,52 @@ def _print_comparison(found: Comparison) -> None:
 def show(
     file: Path = typer.Argument(help="A trace, a study.json, a variant's result file, or a recording."),
     html: Path | None = typer.Option(None, help="Write a study as one HTML page."),
+    model: str | None = typer.Option(
+        None, help="Whose tokenizer shows a trace's text: the embedded default's name, or a checkpoint directory."
+    ),
     as_json: bool = JSON,
 ) -> None:
     """Show what a saved file holds."""
-    from qforensics._json import parse_json, read_bytes
+    from qforensics._json import read_json
     from qforensics.trace import Trace
 
     with open(file, "rb") as stream:
         text = stream.read(64).lstrip().startswith(b"{")
     if not text:
-        _show_trace(Trace.load(file), as_json)
+        _show_trace(Trace.load(file), as_json, model)
         return
-    try:
-        data = parse_json(read_bytes(file, limit=1 << 30))
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+    data = read_json(file, limit=1 << 30)
     if data.get("format") == "qforensics.study":
         _show_study(file, html, as_json)
     elif "experiment" in data or "success" in data:
-        _show_variant_file(data, as_json)
+        _show_variant_file(file, data, as_json)
     else:
-        _show_trace(read_trace(file), as_json)
+        _show_trace(read_trace(file), as_json, model)
 
 
-def _show_trace(trace: Trace, as_json: bool) -> None:
+def _show_trace(trace: Trace, as_json: bool, model: str | None) -> None:
+    from qforensics.text import quoted, tokenizer_of, tokenizer_of_trace
+
+    tokenizer = tokenizer_of_trace(trace) if model is None else tokenizer_of(model)
+    both = {"prompt": trace.prompt_ids.tolist(), "generated": trace.generated_ids.tolist()}
+    text = {name: tokenizer.decode(ids) for name, ids in both.items()} if tokenizer else {}
     plain = {"prompt_ids": trace.prompt_ids.tolist(), "generated_ids": trace.generated_ids.tolist()}
     counts = {"top_k": trace.top_k, "prefill_logprobs": trace.prefill.entries, "decode_logprobs": trace.decode.entries}
     digests = {"digest": trace.digest, "numbers_digest": trace.numbers_digest}
     if as_json:
-        print_json({**plain, **counts, **digests, "provenance": dict(trace.provenance)})
+        print_json({**plain, **counts, **digests, "text": text or None, "provenance": dict(trace.provenance)})
         return
     skipped = ("layers", "environment", "rows")
     facts = {key: value for key, value in trace.provenance.items() if key not in skipped}
-    rows = [*counts.items(), *digests.items(), *facts.items()]
-    print_table(repr(trace), ["", ""], [[key, value] for key, value in rows])
+    words = {name: quoted(found) for name, found in text.items()} or {"text": "ids only; --model shows the text"}
+    rows = [*words.items(), *counts.items(), *digests.items(), *facts.items()]
+    print_table(repr(trace), ["", ""], [[key, _fact(value)] for key, value in rows])
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_fact(item)}" for key, item in sorted(value.items(), reverse=True)) or "none"
+    return "; ".join(map(_fact, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def _show_study(file: Path, html: Path | None, as_json: bool) -> None:
@@ -206,12 +229,19 @@ def _show_study(file: Path, html: Path | None, as_json: bool) -> None:
         print_table(title, head, rows)
 
 
-def _show_variant_file(data: dict[str, Any], as_json: bool) -> None:
+def _show_variant_file(file: Path, data: dict[str, Any], as_json: bool) -> None:
+    def part(of: dict[str, Any], key: str, kind: type) -> Any:
+        if not isinstance(of.get(key), kind):
+            found = type(of[key]).__name__ if key in of else "nothing"
+            raise ValueError(f"{file}: {key}: expected a {kind.__name__}, found {found}")
+        return of[key]
+
+    name = part(data, "variant", str)
     if as_json:
         print_json(data)
     elif not data.get("success"):
-        print(f"{data.get('variant')}: failed: {data.get('error')}")
+        print(f"{name}: failed: {part(data, 'error', str)}")
     else:
-        verdict, stats = data["verdict"], data["baseline"]["stats"]
-        rows = [[key, verdict[key]] for key in ("summary", "root_cause", "forensic_implications")]
-        print_table(f"{data['variant']} ({data['description']})", ["", ""], [*rows, *stats.items()])
+        verdict, stats = part(data, "verdict", dict), part(part(data, "baseline", dict), "stats", dict)
+        rows = [[key, part(verdict, key, str)] for key in ("summary", "root_cause", "forensic_implications")]
+        print_table(f"{name} ({data.get('description', '')})", ["", ""], [*rows, *stats.items()])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from qforensics.cli._app import app, print_json, print_table, progress_bar
 
-__all__ = ["DEVICE", "JSON", "MODEL", "generate", "import_", "parse_ids", "prepare", "quantize"]
+if TYPE_CHECKING:
+    from qforensics.model import Model
+    from qforensics.trace import Trace
+
+__all__ = ["DEVICE", "JSON", "MODEL", "check_output", "generate", "import_", "parse_ids", "prepare", "quantize"]
 
 JSON = typer.Option(False, "--json", help="Print JSON.")
 MODEL = typer.Option("smollm2-135m-padded", help="The embedded default, a checkpoint directory, or a hub id.")
@@ -66,6 +72,7 @@ def import_(
     """Read one recorded run into a trace file."""
     from qforensics.importing import import_trace
 
+    check_output(output)
     trace = import_trace(recording, index, part=part)
     trace.save(output)
     if as_json:
@@ -78,50 +85,79 @@ def parse_ids(text: str) -> list[int]:
     """Token ids from ``"1,2,3"``, or from a JSON file: a list of ids."""
     path = Path(text)
     if path.suffix == ".json":
-        from qforensics._json import parse_json, read_bytes
+        from qforensics._json import read_json
 
-        found = parse_json(read_bytes(path, limit=1 << 26))
+        found = read_json(path, limit=1 << 26)
         if not isinstance(found, list) or not all(type(token) is int and token >= 0 for token in found):
             raise ValueError(f"{path}: expected a JSON list of token ids")
         return found
     words = text.replace(",", " ").split()
-    if not words or not all(word.isdigit() for word in words):
+    if not words or not all(word.isascii() and word.isdigit() and int(word[:11]) < 1 << 31 for word in words):
         raise typer.BadParameter(f"{text!r}: expected token ids, as in 504,18898,282, or a .json file")
     return [int(word) for word in words]
 
 
+def check_output(path: Path) -> None:
+    """Fail before the work, not after it, where the file cannot be written."""
+    folder = path.parent
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected a file to write, found a directory")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{path}: expected an existing directory {folder}, found none")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{path}: the directory {folder} cannot be written to")
+
+
 @app.command()
 def generate(
-    prompt_ids: str = typer.Option(help="Token ids, 504,18898,282, or a JSON file that holds a list."),
+    prompt: str | None = typer.Option(None, help="Text, read with the checkpoint's tokenizer.json as it stands."),
+    prompt_ids: str | None = typer.Option(None, help="Token ids, 504,18898,282, or a JSON file that holds a list."),
     output: Path = typer.Option(help="Trace file to write."),
     variant: str | None = typer.Option(None, help="See `qforensics variants`; by default the checkpoint's first."),
     device: str = DEVICE,
     model: str = MODEL,
     profile: str | None = typer.Option(None, help="vllm-0.21-eager or fp32."),
-    max_new_tokens: int = typer.Option(32, help="Greedy tokens."),
-    top_k: int = typer.Option(20, help="Largest logprobs kept per position."),
-    seed: int = typer.Option(0, help="Draws the order of racing sums."),
+    max_new_tokens: int = typer.Option(32, min=0, help="Greedy tokens."),
+    top_k: int = typer.Option(20, min=1, help="Largest logprobs kept per position."),
+    seed: int = typer.Option(0, min=0, help="Draws the order of racing sums."),
     deterministic: bool = typer.Option(False, help="Add racing sums in one canonical order."),
-    threads: int | None = typer.Option(None, help="CPU threads; no result depends on them."),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     as_json: bool = JSON,
 ) -> None:
     """Generate greedily as a variant on a GPU would, into a trace."""
     from qforensics.model import load_model
+    from qforensics.text import quoted
 
-    ids = parse_ids(prompt_ids)
+    if (prompt is None) == (prompt_ids is None):
+        raise typer.BadParameter("expected either --prompt or --prompt-ids")
+    given = None if prompt_ids is None else parse_ids(prompt_ids)
+    check_output(output)
     with progress_bar("load") as bar:
         loaded = load_model(
             model, variant, device, profile, seed=seed, deterministic=deterministic, threads=threads,
             progress=lambda done, total: bar(done, total, ""),
         )  # fmt: skip
+    ids = given if prompt is None else loaded.encode(prompt)
+    assert ids is not None
     with progress_bar("generate") as bar:
         trace = loaded.generate(
             ids, max_new_tokens=max_new_tokens, top_k=top_k, progress=lambda done, total: bar(done, total, "")
         )
     trace.save(output)
+    text = _text(loaded, trace)
     if as_json:
-        generated = trace.generated_ids.tolist()
-        print_json({"file": str(output), "digest": trace.digest, "numbers": trace.numbers_digest, "ids": generated})
-    else:
-        print(f"{output}: {trace!r}")
-        print("ids: " + " ".join(map(str, trace.generated_ids.tolist())))
+        numbers = {"prompt_ids": trace.prompt_ids.tolist(), "ids": trace.generated_ids.tolist(), "text": text}
+        print_json({"file": str(output), "digest": trace.digest, "numbers": trace.numbers_digest, **numbers})
+        return
+    print(f"{output}: {trace!r}")
+    print("ids: " + " ".join(map(str, trace.generated_ids.tolist())))
+    if text is not None:
+        print(f"text: {quoted(text)}")
+
+
+def _text(model: Model, trace: Trace) -> str | None:
+    """What was generated, where the checkpoint has a tokenizer."""
+    try:
+        return model.decode(trace.generated_ids.tolist())
+    except (ValueError, ImportError):
+        return None

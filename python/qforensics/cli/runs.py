@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from qforensics.cli._app import EXIT_HELP, ExitCode, ListCommand, app, finish, print_json, print_table, progress_bar
+from qforensics.cli._app import (
+    EXIT_HELP,
+    ExitCode,
+    ListCommand,
+    app,
+    finish,
+    print_json,
+    print_table,
+    progress_bar,
+    study_progress,
+)
 from qforensics.cli.judging import OUTCOMES, read_trace
 from qforensics.cli.models import JSON, MODEL
 from qforensics.cli.tables import variant_table
@@ -22,17 +32,21 @@ if TYPE_CHECKING:
 __all__ = ["noise_floor", "study", "study_exit"]
 
 
-def _prompts(path: Path | None) -> list[list[int]]:
-    """Prompts of a JSON file (lists of ids, or objects with `ids`), or the recordings' own."""
-    from qforensics._json import parse_json, read_bytes
+def _prompts(path: Path | None, model: str) -> list[list[int]]:
+    """Prompts of a JSON file (text, lists of ids, or objects with `ids`), or the recordings' own."""
+    from qforensics._json import read_json
     from qforensics.recordings import prompts
+    from qforensics.text import tokenizer_of
 
     if path is None:
         return prompts()
-    data = parse_json(read_bytes(path, limit=1 << 26))
+    data = read_json(path, limit=1 << 26)
     found = [item.get("ids") if isinstance(item, dict) else item for item in data] if isinstance(data, list) else []
+    if any(isinstance(item, str) for item in found):
+        tokenizer = tokenizer_of(model)
+        found = [tokenizer.encode(item) if isinstance(item, str) else item for item in found]
     if not found or not all(isinstance(p, list) and p and all(type(t) is int and t >= 0 for t in p) for p in found):
-        raise ValueError(f"{path}: expected a JSON list of prompts, each a list of token ids or an object with `ids`")
+        raise ValueError(f"{path}: expected a JSON list of prompts: texts, lists of token ids, or objects with `ids`")
     return [list(prompt) for prompt in found if prompt]
 
 
@@ -41,7 +55,9 @@ def noise_floor(
     traces: list[Path] | None = typer.Argument(None, help="Repeats to measure: trace files or recordings."),
     hypothesis: str | None = typer.Option(None, help="Instead of files, repeat this VARIANT@DEVICE here."),
     model: str = MODEL,
-    prompts: Path | None = typer.Option(None, help="JSON: a list of prompts; by default the recordings' own."),
+    prompts: Path | None = typer.Option(
+        None, help="JSON: a list of prompts, texts or ids; by default the recordings' own."
+    ),
     max_new_tokens: int = typer.Option(32, min=1, help="Greedy tokens of a repeat."),
     repeats: int = typer.Option(3, min=2, help="Runs of every prompt."),
     processes: int = typer.Option(2, min=1, help="Processes that the repeats are spread over."),
@@ -58,7 +74,7 @@ def noise_floor(
         floor = measure([read_trace(path) for path in traces])
     else:
         length = {"max_new_tokens": max_new_tokens, "repeats": repeats, "processes": processes}
-        floor = _repeat(str(hypothesis), model, _prompts(prompts), output_dir, length)
+        floor = _repeat(str(hypothesis), model, _prompts(prompts, model), output_dir, length)
     if plot is not None:
         _save(floor.plot(), plot)
     if as_json:
@@ -83,7 +99,7 @@ def _repeat(name: str, model: str, prompts: list[list[int]], directory: Path, si
             work_dir=directory,
             claimed=[],
             noise_prompts=len(prompts),
-            progress=lambda p: bar(p.done, p.total, p.cell),
+            progress=study_progress(bar),
             **sizes,
         )
     if result.errors:
@@ -115,11 +131,13 @@ def study(
     devices: list[str] = typer.Option(["a100"], help="GPUs of the variants that name none."),
     claimed: list[str] = typer.Option([], help="Whose claims are judged; by default every variant's."),
     model: str = MODEL,
-    prompts: Path | None = typer.Option(None, help="JSON: a list of prompts, as lists of token ids."),
+    prompts: Path | None = typer.Option(
+        None, help="JSON: a list of prompts, texts or lists of token ids; by default the recordings' own."
+    ),
     max_new_tokens: int = typer.Option(32, min=1, help="Greedy tokens of references and repeats."),
     repeats: int = typer.Option(3, min=0, help="Runs of the first prompt for the noise floor; 0: none."),
     processes: int = typer.Option(2, min=1, help="Processes that the repeats are spread over."),
-    threads: int | None = typer.Option(None, help="CPU threads; no result depends on them."),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     as_json: bool = JSON,
 ) -> None:
     """Generate references, replay each under every variant, measure noise floors, and judge every claim."""
@@ -135,13 +153,13 @@ def study(
     with progress_bar("study") as bar:
         result = run_study(
             [h.study_variant(model, threads=threads) for h in chosen],
-            _prompts(prompts),
+            _prompts(prompts, model),
             work_dir=output_dir,
             max_new_tokens=max_new_tokens,
             claimed=names,
             repeats=repeats,
             processes=processes,
-            progress=lambda p: bar(p.done, p.total, p.cell),
+            progress=study_progress(bar),
         )
     (output_dir / "results" / "study.html").write_text(report_html(result), encoding="utf-8")
     if as_json:

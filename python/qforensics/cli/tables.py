@@ -92,7 +92,7 @@ def _device_json(device: Any) -> dict[str, Any]:
 
 def _shape(text: str) -> tuple[int, int, int]:
     parts = text.lower().split("x")
-    if len(parts) != 3 or not all(p.isdigit() and int(p) > 0 for p in parts):
+    if len(parts) != 3 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
         raise typer.BadParameter(f"{text!r}: expected MxNxK, as in 16x6144x4096")
     m, n, k = map(int, parts)
     return m, n, k

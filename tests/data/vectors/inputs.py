@@ -6,6 +6,7 @@ into it. Shapes: A [M, K] float16, codes q [K, N] uint8 in 0..15, zeros z [K/gro
 Weight = (q - z) * s. Symmetric cases have z = 8 everywhere. `group` = -1 means one group over all of K.
 A bfloat16 case rounds the float16 activations and scales to bfloat16 (round to nearest even) first.
 """
+
 import numpy as np
 
 
