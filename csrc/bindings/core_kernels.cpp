@@ -7,6 +7,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/core_topics.h"
+#include "bindings/kernel_arrays.h"
 #include "kernels/emulate/emulate_gemm.h"
 #include "kernels/race/explain_race.h"
 #include "kernels/table.h"
@@ -98,28 +99,13 @@ struct Runner {  // an executor context that owns its threads
   std::mutex mutex;  // a pool serves one caller at a time; Python threads may share a runner
 };
 
-/// Element type checks happen here, because the plan decides them: uint16 bits of fp16 or bf16, or float32.
-void require_bits(const py::array& array, Format format, const char* name) {
-  const bool ok =
-      format == Format::fp32 ? py::isinstance<py::array_t<float>>(array) : py::isinstance<py::array_t<uint16_t>>(array);
-  require(ok && (array.flags() & py::array::c_style), name, ": expected C-contiguous ",
-          format == Format::fp32 ? "float32" : "uint16 bits", " for ", format_name(format));
-}
-
 py::array emulate(const Plan& plan, const PackedWeight& weight, const py::array& activations,
                   const std::optional<py::array>& bias, Runner& runner, uint64_t seed, bool deterministic,
                   const std::optional<std::pair<int64_t, int64_t>>& rows) {
-  require_bits(activations, plan.activations, "activations");
-  require_shape(activations, {plan.m, plan.k}, "activations");
-  if (bias) {
-    require_bits(*bias, plan.epilogue.output, "bias");
-    require_shape(*bias, {plan.n}, "bias");
-  }
+  check_gemm_arrays(plan, activations, bias);
   const auto [first_row, row_count] = rows.value_or(std::pair<int64_t, int64_t>{0, plan.m});
   require(row_count >= 0, "rows: ", row_count, " of them");
-  const std::vector<py::ssize_t> shape = {row_count, plan.n};
-  py::array out = plan.epilogue.output == Format::fp32 ? py::array(py::array_t<float>(shape))
-                                                       : py::array(py::array_t<uint16_t>(shape));
+  py::array out = new_output(plan, row_count);
   const GemmArgs args{activations.data(), plan.k,   bias ? bias->data() : nullptr, out.mutable_data(), plan.n,
                       first_row,          row_count};
   py::gil_scoped_release release;

@@ -41,6 +41,7 @@ __all__ = [
     "variants",
 ]
 
+_EXECUTORS = ("cpu", "cuda")
 _TRIES = 200_000
 
 
@@ -86,6 +87,8 @@ def emulate(
     deterministic: bool = False,
     isa: str | None = None,
     threads: int | None = None,
+    executor: str = "cpu",
+    scheme: str | None = None,
     bias: NDArray[Any] | None = None,
     offsets: NDArray[np.float32] | None = None,
     group_index: NDArray[np.int32] | None = None,
@@ -104,6 +107,9 @@ def emulate(
     seed : draws the order of racing atomics (exllama); None draws a new one.
     deterministic : atomics land in ascending order.
     isa, threads : how to compute, never what; by default $QFORENSICS_ISA or the machine's best, and all cores.
+    executor : "cpu", or "cuda": the first GPU of this machine. The same bits.
+    scheme : how the GPU takes a matrix unit's steps: "native", "pinned" or "definition"; by default the fastest that
+        gives the unit's bits there (csrc/numerics/cuda/scheme.h). One that does not is for negative controls.
     bias : [N] in the activations' dtype.
     offsets : [K / G, N] float32, weight = (code - zero) * scale + offset.
     group_index : [K], the group of each row (GPTQ act-order).
@@ -114,6 +120,8 @@ def emulate(
     -------
     [M, N] in the activations' dtype ([K, N] weights for awq_dequantize).
     """
+    if executor not in _EXECUTORS:
+        raise ValueError(f"unknown executor {executor!r}; one of: {', '.join(_EXECUTORS)}")
     name = kernel_name(kernel)
     chosen = kernel_options(kernel, name, options)
     if options.get("symmetric") and not (np.asarray(zeros) == 8).all():
@@ -137,6 +145,9 @@ def emulate(
     drawn = secrets.randbits(64) if seed is None else seed
     addend = None if bias is None else to_bits("bias", bias, activations.dtype)
     rows = to_bits("activations", activations)
+    if executor == "cuda":
+        call = (made._core_plan, weight, rows, addend, drawn, deterministic)
+        return np.asarray(_core.emulate_gemm_cuda(*call, scheme, _core.default_workspace)).view(activations.dtype)
     out = _core.emulate_gemm(made._core_plan, weight, rows, addend, runner, drawn, deterministic)
     return np.asarray(out).view(activations.dtype)
 

@@ -1,21 +1,14 @@
 #include "kernels/emulate/combine.h"
 
 #include <numeric>
-#include <utility>
+#include <vector>
 
 #include "kernels/emulate/convert.h"
+#include "kernels/emulate/race_order.h"
 #include "kernels/emulate/round_to_odd.h"
 
 namespace qf {
 namespace {
-
-/// splitmix64: a full-period mixer, enough to draw orders that look unrelated.
-uint64_t mix(uint64_t x) {
-  x += 0x9E3779B97F4A7C15u;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-  return x ^ (x >> 31);
-}
 
 Narrow narrow_for(Format format) {
   return format == Format::fp16 ? Narrow::fp16 : (format == Format::bf16 ? Narrow::bf16 : Narrow::none);
@@ -37,23 +30,14 @@ const float* combine_row(Isa isa, const Tree& tree, const LeafRow& leaves, float
   return node(tree.root());
 }
 
-void race_order(const ExecutorContext& context, int64_t row, int64_t column_block, int parity,
-                std::vector<int32_t>& order) {
-  std::iota(order.begin(), order.end(), 0);
-  if (context.deterministic) return;
-  uint64_t state =
-      mix(mix(mix(context.seed) ^ static_cast<uint64_t>(row)) ^ static_cast<uint64_t>(2 * column_block + parity));
-  for (size_t i = order.size(); i > 1; --i) {
-    state = mix(state);
-    std::swap(order[i - 1], order[state % i]);
-  }
-}
-
 const float* race_row(Isa isa, const Tree& tree, const LeafRow& leaves, const ExecutorContext& context, int64_t row,
                       int64_t column, float* scratch) {
   std::vector<int32_t> order(tree.leaves.size());
   for (int parity = 0; parity < 2; ++parity) {
-    race_order(context, row, column / 64, parity, order);
+    std::iota(order.begin(), order.end(), 0);
+    if (!context.deterministic) {
+      race_order(context.seed, row, column / 64, parity, order.data(), static_cast<int>(order.size()));
+    }
     float* sum = scratch + parity * leaves.columns;
     for (int64_t c = 0; c < leaves.columns; ++c) sum[c] = 0.0f;
     for (const int32_t leaf : order) {

@@ -9,7 +9,7 @@
 namespace qf {
 
 /// No overflow in fp32; the residual of the sum must not underflow (true for products of halves and halves).
-inline float add_to_odd(float a, float b) {
+QF_HD inline float add_to_odd(float a, float b) {
   const float sum = a + b;
   const float from_b = sum - a;
   const float residual = (a - (sum - from_b)) + (b - from_b);  // exact: two-sum

@@ -1,0 +1,65 @@
+#include "kernels/emulate/cuda/emulate_gemm_cuda.h"
+
+#include "base/error.h"
+#include "kernels/emulate/cuda/combine.h"
+#include "kernels/emulate/cuda/leaf_kernels.h"
+#include "kernels/parts.h"
+
+namespace qf::cuda {
+namespace {
+
+bool uses_unit(const Plan& plan) {
+  return plan.step == StepRule::matrix_unit || plan.step == StepRule::matrix_unit_fresh;
+}
+
+void check_call(const Plan& plan, const DeviceWeight& weight, const GemmArgs& args) {
+  require(weight.n == plan.n && weight.k == plan.k, plan.kernel, ": the plan is for N = ", plan.n, ", K = ", plan.k,
+          ", the weight has N = ", weight.n, ", K = ", weight.k);
+  require(weight.is_dense() == (plan.weight == WeightRule::dense), plan.kernel, ": the plan wants ",
+          weight_rule_text(plan.weight), ", the weight holds ", weight.is_dense() ? "numbers" : "codes");
+  require(weight.is_dense() || weight.group == plan.group, plan.kernel, ": the plan is for group size ", plan.group,
+          ", the weight has ", weight.group);
+  require((plan.epilogue.bias != BiasRule::none) == (args.bias != nullptr), plan.kernel, ": the plan has ",
+          plan.epilogue.bias == BiasRule::none ? "no bias" : "a bias", ", the call ", args.bias ? "one" : "none");
+  require(args.first_row == 0 && (args.row_count < 0 || args.row_count == plan.m), plan.kernel,
+          ": the CUDA emulator computes all rows of a call");
+}
+
+}  // namespace
+
+DevicePlan make_device_plan(const Plan& plan, const Allocator& allocator, void* stream, size_t workspace) {
+  return DevicePlan(plan, uses_unit(plan) ? unit_tile(plan.m) : scalar_tile(), workspace, allocator, stream);
+}
+
+Scheme plan_scheme(const Plan& plan, OwnUnit own) {
+  return uses_unit(plan) ? scheme_for(plan.unit, own) : Scheme::definition;
+}
+
+void emulate_gemm(const DevicePlan& plan, const DeviceWeight& weight, const GemmArgs& args, const DeviceContext& context) {
+  emulate_gemm(plan, weight, args, context, plan_scheme(plan.plan(), context.own));
+}
+
+void emulate_gemm(const DevicePlan& device_plan, const DeviceWeight& weight, const GemmArgs& args,
+                  const DeviceContext& context, Scheme scheme) {
+  const Plan& plan = device_plan.plan();
+  check_call(plan, weight, args);
+  const Allocator& allocator = *context.allocator;
+  const Buffer<float> partials(allocator, static_cast<size_t>(device_plan.largest_partials()), context.stream);
+  const auto run_passes = [&](auto&& run_leaves) {
+    for (const Pass& pass : device_plan.passes()) {
+      run_leaves(LeafCall{&device_plan, &pass, partials.data(), context.stream});
+      combine({&device_plan, &pass, &weight, partials.data(), context.seed, context.deterministic, context.stream}, args);
+    }
+  };
+  if (uses_unit(plan)) {
+    const UnitOperand w = expand_weight(plan, weight, allocator, context.stream);
+    const UnitOperand x = expand_activations(plan, weight, args, allocator, context.stream);
+    run_passes([&](const LeafCall& call) { run_unit_leaves(call, scheme, w, x); });
+  } else {
+    const ScalarOperand w = expand_weight_fp32(plan, weight, allocator, context.stream);
+    const ScalarOperand x = expand_activations_fp32(plan, weight, args, allocator, context.stream);
+    run_passes([&](const LeafCall& call) { run_scalar_leaves(call, weight, w, x); });
+  }
+}
+
+}  // namespace qf::cuda

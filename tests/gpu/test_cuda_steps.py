@@ -1,0 +1,68 @@
+"""Steps of matrix units on the GPU against the definition (csrc/numerics/matrix_unit.h), output by output.
+
+QFORENSICS_STEP_OUTPUTS sets how many outputs each case takes; `make gpu-check` asks for enough to pass 1e9 in all.
+"""
+
+import os
+
+import pytest
+
+from qforensics import _core
+
+OUTPUTS = int(float(os.environ.get("QFORENSICS_STEP_OUTPUTS", "1e6")))
+INPUTS = ["plain", "wide", "any_finite", "cancelling", "sparse", "special"]
+FP16, BF16 = -14, -126
+A100, V100 = (8, 24, -132), (4, 23, -131)
+
+
+def own_unit() -> tuple[int, int, int]:
+    return (16, 25, -133) if _core.gpu_info(0)["compute_capability"] == 90 else (8, 24, -132)
+
+
+def differing(unit: tuple[int, int, int], scheme: str, inputs: str, lowest: int, half: bool = False) -> int:
+    products, fraction_bits, zero = unit
+    call = (products, fraction_bits, zero, half, lowest, scheme, INPUTS.index(inputs), 7, OUTPUTS)
+    outputs, wrong, expected, found = _core.step_test(*call)
+    assert outputs >= OUTPUTS
+    if wrong:
+        print(f"{wrong} of {outputs} differ, one: {found:#010x} instead of {expected:#010x}")
+    return int(wrong)
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("lowest", [FP16, BF16], ids=["fp16", "bf16"])
+def test_the_gpu_is_its_profile(inputs: str, lowest: int) -> None:
+    assert differing(own_unit(), "native", inputs, lowest) == 0
+
+
+@pytest.mark.parametrize("inputs", INPUTS[:-1])
+def test_its_fp16_accumulators_too(inputs: str) -> None:
+    products, fraction_bits, _ = own_unit()
+    assert differing((products, fraction_bits, 4 - fraction_bits), "native", inputs, FP16, half=True) == 0
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("lowest", [FP16, BF16], ids=["fp16", "bf16"])
+@pytest.mark.parametrize("unit", [A100, V100], ids=["a100", "v100"])
+def test_pinned_steps_are_an_older_unit(unit: tuple[int, int, int], inputs: str, lowest: int) -> None:
+    if own_unit()[0] != 16:
+        pytest.skip("this GPU's unit has no free products")
+    assert differing(unit, "pinned", inputs, lowest) == 0
+
+
+@pytest.mark.parametrize("inputs", INPUTS[:-1])
+@pytest.mark.parametrize("unit", [(8, 24, -20), (4, 23, -19)], ids=["a100", "v100"])
+def test_pinned_fp16_accumulators(unit: tuple[int, int, int], inputs: str) -> None:
+    if own_unit()[0] != 16:
+        pytest.skip("this GPU's unit has no free products")
+    assert differing(unit, "pinned", inputs, FP16, half=True) == 0
+
+
+@pytest.mark.parametrize("unit", [(16, 24, -132), (8, 25, -133), (16, 26, -133)])
+def test_another_unit_shows(unit: tuple[int, int, int]) -> None:
+    """Negative control: the own instruction is no unit with other numbers."""
+    assert differing(unit, "native", "wide", FP16) > 0
+
+
+def test_a_faithful_gpu_is_accepted() -> None:
+    _core.require_faithful_gpu(0)
