@@ -12,7 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from qforensics import _core, kernels, plans
+from qforensics import _core, plans
 
 SHAPES = {"one walk 4096x4096": ("cublas", 4096, 4096), "marlin gate_up 24576x4096": ("marlin", 24576, 4096)}
 ROWS = [1, 8, 16, 64, 256, 2048]
@@ -39,8 +39,16 @@ def measure(shape: str, m: int, device: str, scheme: str | None, dtype: str) -> 
     kernel, n, k = SHAPES[shape]
     times = _core.time_gemm_cuda(*operands(kernel, m, n, k, device, dtype), scheme, 5 if m <= 256 else 3)
     median = statistics.median(times)
-    return {"shape": shape, "rows": m, "device": device, "scheme": scheme or "auto", "dtype": dtype,
-            "milliseconds": median, "spread": max(times) / min(times), "products_per_second": m * n * k / median * 1e3}  # fmt: skip
+    return {
+        "shape": shape,
+        "rows": m,
+        "device": device,
+        "scheme": scheme or "auto",
+        "dtype": dtype,
+        "milliseconds": median,
+        "spread": max(times) / min(times),
+        "products_per_second": m * n * k / median * 1e3,
+    }
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
-// The GPU of this machine, and executors that run on it over NumPy arrays (tests and benchmarks; the engine passes tensors).
-// A build without CUDA has the same names; they say that it is one.
+// The GPU of this machine, and executors that run on it over NumPy arrays (tests and benchmarks; the engine passes
+// tensors). A build without CUDA has the same names; they say that it is one.
 #include <pybind11/stl.h>
 
 #include <optional>
@@ -10,9 +10,9 @@
 
 #ifdef QF_WITH_CUDA
 #include "base/cuda/gpu.h"
+#include "base/cuda/stopwatch.h"
 #include "kernels/emulate/cuda/emulate_gemm_cuda.h"
 #include "numerics/cuda/self_test.h"
-#include "base/cuda/stopwatch.h"
 #endif
 
 namespace qf::bindings {
@@ -111,8 +111,8 @@ void bind_gpu_only(py::module_& m) {
   m.def("step_test", &step_test, py::arg("products"), py::arg("fraction_bits"), py::arg("zero_exponent"),
         py::arg("half_output"), py::arg("input_exponent"), py::arg("scheme"), py::arg("inputs"), py::arg("seed"),
         py::arg("outputs"));
-  m.def("time_gemm_cuda", &time_gemm_cuda, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("scheme"),
-        py::arg("repeats"));
+  m.def("time_gemm_cuda", &time_gemm_cuda, py::arg("plan"), py::arg("weight"), py::arg("activations"),
+        py::arg("scheme"), py::arg("repeats"));
 }
 
 #else
@@ -121,8 +121,8 @@ void bind_gpu_only(py::module_& m) {
   throw Error("this build of qforensics has no CUDA code: build it where nvcc 12.8 or newer is on PATH (QF_CUDA=ON)");
 }
 py::dict gpu_info(int) { refuse(); }
-py::array emulate_gemm_cuda(const Plan&, const PackedWeight&, const py::array&, const std::optional<py::array>&, uint64_t,
-                            bool, const std::optional<std::string>&, size_t) {
+py::array emulate_gemm_cuda(const Plan&, const PackedWeight&, const py::array&, const std::optional<py::array>&,
+                            uint64_t, bool, const std::optional<std::string>&, size_t) {
   refuse();
 }
 void bind_gpu_only(py::module_& m) {

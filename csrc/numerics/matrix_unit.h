@@ -93,9 +93,9 @@ QF_HD inline float pack_toward_zero(int64_t value, int exponent, int significant
                     (static_cast<uint32_t>(normal) & 0x7FFFFFu));
 }
 
-/// value * 2^exponent rounded to nearest even in fp16, returned as fp32; what rounds to zero is +0, also from below (measured
-/// on an H200). One rounding: the bits that fp32 cannot hold
-/// are kept as a sticky last bit (24 >= 11 + 2 bits, so the second rounding sees every case apart).
+/// value * 2^exponent rounded to nearest even in fp16, returned as fp32; what rounds to zero is +0, also from below
+/// (measured on an H200). One rounding: the bits that fp32 cannot hold are kept as a sticky last bit (24 >= 11 + 2
+/// bits, so the second rounding sees every case apart).
 QF_HD inline float pack_half(int64_t value, int exponent) {
   if (value == 0) return 0.0f;
   const bool negative = value < 0;

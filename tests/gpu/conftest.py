@@ -1,4 +1,4 @@
-"""GPU tests run where a GPU is; elsewhere they are skipped, unless QFORENSICS_REQUIRE_GPU says that one must be there."""
+"""GPU tests run where a GPU is. Elsewhere they are skipped, unless QFORENSICS_REQUIRE_GPU wants one."""
 
 import os
 

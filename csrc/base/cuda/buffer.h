@@ -1,4 +1,5 @@
-// Device memory with an owner. Where it comes from is the caller's choice: the runtime's pool, or a framework's allocator.
+// Device memory with an owner. Where it comes from is the caller's choice: the runtime's pool, or a framework's
+// allocator.
 #pragma once
 
 #include <cstddef>

@@ -27,9 +27,11 @@ std::string why_no_gpu() {
   if (status == cudaSuccess && count > 0) return "";
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
-  if (driver == 0) return "no NVIDIA driver on this machine; a GPU with a driver for CUDA " + version_text(runtime) + " is needed";
+  if (driver == 0)
+    return "no NVIDIA driver on this machine; a GPU with a driver for CUDA " + version_text(runtime) + " is needed";
   if (status == cudaErrorInsufficientDriver) {
-    return "the NVIDIA driver knows CUDA " + version_text(driver) + "; this build needs " + version_text(runtime) + " or newer";
+    return "the NVIDIA driver knows CUDA " + version_text(driver) + "; this build needs " + version_text(runtime) +
+           " or newer";
   }
   if (status == cudaSuccess) return "the NVIDIA driver shows no GPU";
   return std::string(cudaGetErrorName(status)) + ": " + cudaGetErrorString(status);

@@ -19,8 +19,8 @@ struct Gpu {
 int gpu_count();
 /// Why gpu_count() is 0, or an empty string.
 std::string why_no_gpu();
-/// Throws Error that says what was found and what is needed: no driver, a driver older than the runtime, no such index, a
-/// GPU below compute capability 8.0.
+/// Throws Error that says what was found and what is needed: no driver, a driver older than the runtime, no such index,
+/// a GPU below compute capability 8.0.
 Gpu require_gpu(int index);
 
 }  // namespace qf::cuda

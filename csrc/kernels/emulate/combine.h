@@ -15,7 +15,8 @@ struct LeafRow {
 /// The tree's ordered adds. `scratch` holds adds x columns floats. Returns the root's row.
 const float* combine_row(Isa isa, const Tree& tree, const LeafRow& leaves, float* scratch);
 
-/// Racing adds in the orders of race_order.h (deterministic: ascending) for (row, column / 64, parity). `scratch` holds 2 x columns floats.
+/// Racing adds in the orders of race_order.h (deterministic: ascending) for (row, column / 64, parity). `scratch` holds
+/// 2 x columns floats.
 const float* race_row(Isa isa, const Tree& tree, const LeafRow& leaves, const ExecutorContext& context, int64_t row,
                       int64_t column, float* scratch);
 

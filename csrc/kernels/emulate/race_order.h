@@ -1,5 +1,5 @@
-// The order in which the atomics of one unit (row, 64 columns, parity of column / 2) land, drawn from a seed; the same on every
-// executor.
+// The order in which the atomics of one unit (row, 64 columns, parity of column / 2) land, drawn from a seed; the same
+// on every executor.
 #pragma once
 // nvcc: int16_t order[4]; qf::race_order(7, 0, 0, 1, order, 4); x[0] = order[0];
 

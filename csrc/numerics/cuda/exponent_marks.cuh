@@ -1,5 +1,5 @@
-// Exponents of a step's inputs as s16, so that one instruction adds and compares two: plain numbers, except that a zero lies
-// below and Inf and NaN above every sum that a step can mean.
+// Exponents of a step's inputs as s16, so that one instruction adds and compares two: plain numbers, except that a zero
+// lies below and Inf and NaN above every sum that a step can mean.
 #pragma once
 
 #include "base/bits.h"

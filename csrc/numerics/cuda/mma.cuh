@@ -42,10 +42,9 @@ __device__ __forceinline__ void mma(Bf16, float (&d)[4], const uint32_t (&a)[4],
 /// fp16 accumulators, as words of two columns.
 __device__ __forceinline__ void mma_half(uint32_t (&d)[2], const uint32_t (&a)[4], const uint32_t (&b)[2],
                                          const uint32_t (&c)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%0,%1}, {%2,%3,%4,%5}, {%6,%7}, {%8,%9};"
-      : "=r"(d[0]), "=r"(d[1])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c[0]), "r"(c[1]));
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%0,%1}, {%2,%3,%4,%5}, {%6,%7}, {%8,%9};"
+               : "=r"(d[0]), "=r"(d[1])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c[0]), "r"(c[1]));
 }
 
 /// Accumulator = float, or Fp16: c and d hold fp16 numbers, and the instruction rounds to fp16.

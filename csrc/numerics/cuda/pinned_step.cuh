@@ -12,8 +12,8 @@
 // outputs also owns this element of A, so nothing moves between lanes. Two instructions serve all outputs of a tile:
 // one pinned for the even columns, one for the odd.
 //
-// D = left factor * right factor, the right one fixed per instruction: fp16 then pins 30 values of E, one window of a few
-// that pinned_window() gives; bf16 pins nearly all. An output whose E is in no window goes back to the definition
+// D = left factor * right factor, the right one fixed per instruction: fp16 then pins 30 values of E, one window of a
+// few that pinned_window() gives; bf16 pins nearly all. An output whose E is in no window goes back to the definition
 // (matrix_unit.h): an Inf or NaN is among its inputs, or its accumulator is huge or tiny.
 #pragma once
 
@@ -80,7 +80,8 @@ __device__ __forceinline__ uint32_t exponent_pair(float low, float high) {
 /// No half overflows, so that the plain instruction of the pair is meant (VIADD.16x2).
 __device__ __forceinline__ uint32_t add_s16x2(uint32_t a, uint32_t b) { return __vadd2(a, b); }
 
-/// Largest exponents (exponent_marks.cuh; those of b biased by 127) of the products of rows `a` and columns `b` and of accumulators c, for one row and two columns.
+/// Largest exponents (exponent_marks.cuh; those of b biased by 127) of the products of rows `a` and columns `b` and of
+/// accumulators c, for one row and two columns.
 template <int kPairs>
 __device__ __forceinline__ uint32_t largest_pair(const uint32_t* a, const uint32_t* b0, const uint32_t* b1,
                                                  uint32_t accumulators) {
@@ -98,8 +99,8 @@ __device__ __forceinline__ uint32_t pin_word(uint32_t exponent, const Pin& pin) 
   return exponent * (0x10001u << PinRange<Format>::mantissa) + pin.offset;
 }
 
-/// One step. a: rows g and g + 8, k 2t..; b: column g. e01, e23: largest exponents (low half: the even column). Returns a
-/// word that is not zero where an output of this lane is outside the window; d is wrong there and right elsewhere.
+/// One step. a: rows g and g + 8, k 2t..; b: column g. e01, e23: largest exponents (low half: the even column). Returns
+/// a word that is not zero where an output of this lane is outside the window; d is wrong there and right elsewhere.
 template <class Format, class Accumulator>
 __device__ __forceinline__ uint32_t pinned_step(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t b, uint32_t e01,
                                                 uint32_t e23, const float (&c)[4], const Pin& pin) {

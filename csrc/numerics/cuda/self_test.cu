@@ -69,8 +69,8 @@ __device__ float draw_accumulator(StepInputs inputs, Random& random, bool half) 
 }
 
 template <class Scheme, class Format>
-__global__ void __launch_bounds__(kWarps * 32) step_test_kernel(MatrixUnit unit, StepInputs inputs, uint64_t seed,
-                                                                int64_t rounds, Tally* tally) {
+__global__ void __launch_bounds__(kWarps * 32)
+    step_test_kernel(MatrixUnit unit, StepInputs inputs, uint64_t seed, int64_t rounds, Tally* tally) {
   __shared__ __align__(16) uint16_t value[kWarps][kTileRows * kLd];
   __shared__ __align__(16) int16_t exponent[kWarps][kTileRows * kLd];
   const int warp = threadIdx.x / 32, lane_index = threadIdx.x % 32;
@@ -90,8 +90,8 @@ __global__ void __launch_bounds__(kWarps * 32) step_test_kernel(MatrixUnit unit,
         for (int k = 0; k < 16; ++k) {
           bits = draw<Format>(inputs, random, k, bits);
           values[lane_index * kLd + k] = bits;
-          exponents[lane_index * kLd + k] = static_cast<int16_t>(marked_exponent(number<Format>(bits), unit.input_exponent) +
-                                                                 (lane_index < 16 ? 0 : 127));
+          exponents[lane_index * kLd + k] = static_cast<int16_t>(
+              marked_exponent(number<Format>(bits), unit.input_exponent) + (lane_index < 16 ? 0 : 127));
         }
       }
       __syncwarp();
@@ -123,7 +123,8 @@ StepTestResult run(const StepTest& test, const Allocator& allocator, void* strea
   const Buffer<Tally> tally(allocator, 1, stream);
   const auto s = static_cast<cudaStream_t>(stream);
   check(cudaMemsetAsync(tally.data(), 0, sizeof(Tally), s), "cudaMemsetAsync");
-  step_test_kernel<Scheme, Format><<<kBlocks, kWarps * 32, 0, s>>>(test.unit, test.inputs, test.seed, rounds, tally.data());
+  step_test_kernel<Scheme, Format>
+      <<<kBlocks, kWarps * 32, 0, s>>>(test.unit, test.inputs, test.seed, rounds, tally.data());
   check_launch("step_test");
   Tally found{};
   copy_to_host(&found, tally.data(), sizeof found, stream);
@@ -135,7 +136,8 @@ StepTestResult pick(const StepTest& test, const Allocator& allocator, void* stre
   switch (test.scheme) {
     case Scheme::native: return run<Native<Format, Accumulator>, Format>(test, allocator, stream);
     case Scheme::pinned:
-      require(test.unit.products == 8 || test.unit.products == 4, "no pinned scheme for ", test.unit.products, " products");
+      require(test.unit.products == 8 || test.unit.products == 4, "no pinned scheme for ", test.unit.products,
+              " products");
       return test.unit.products == 8 ? run<Pinned<Format, Accumulator, 8>, Format>(test, allocator, stream)
                                      : run<Pinned<Format, Accumulator, 4>, Format>(test, allocator, stream);
     case Scheme::definition: return run<Definition<Format>, Format>(test, allocator, stream);
@@ -158,7 +160,8 @@ void require_faithful_gpu(int index) {
   if (own.products == 0) return;  // everything runs by the definition there
   check(cudaSetDevice(gpu.index), "cudaSetDevice");
   for (const int lowest : {-14, -126}) {
-    const MatrixUnit self{own.products, own.fraction_bits, Rounding::fp32_toward_zero, -108 - own.fraction_bits, lowest};
+    const MatrixUnit self{own.products, own.fraction_bits, Rounding::fp32_toward_zero, -108 - own.fraction_bits,
+                          lowest};
     const MatrixUnit older{8, 24, Rounding::fp32_toward_zero, -132, lowest};
     for (const MatrixUnit& unit : {self, older}) {
       const Scheme scheme = scheme_for(unit, own);

@@ -1,4 +1,5 @@
-// Does this GPU compute what its profile says? Random steps through a scheme and through the definition, compared by bits.
+// Does this GPU compute what its profile says? Random steps through a scheme and through the definition, compared by
+// bits.
 #pragma once
 
 #include <cstdint>
@@ -34,8 +35,8 @@ struct StepTestResult {
 /// Throws Error where the scheme has no form for the unit.
 StepTestResult run_step_test(const StepTest& test, const Allocator& allocator, void* stream);
 
-/// A few thousand steps of the GPU's own unit (fp16 and bf16) and of pinned ones; throws Error that names the GPU, the unit and
-/// the first difference when one output differs. Takes milliseconds; callers run it once per process and GPU.
+/// A few thousand steps of the GPU's own unit (fp16 and bf16) and of pinned ones; throws Error that names the GPU, the
+/// unit and the first difference when one output differs. Takes milliseconds; callers run it once per process and GPU.
 void require_faithful_gpu(int index);
 
 }  // namespace qf::cuda

@@ -2,8 +2,8 @@
 // matrix_unit.h; which one serves a unit on a GPU is decided by scheme.h.
 //
 //   Native      the GPU's own instruction: emulated and own unit are the same
-//   Pinned      the own instruction with its grid pinned (pinned_step.cuh): emulated units of at most 8 products and F < 25
-//   Definition  fused_dot_add_step itself, an output at a time: any unit on any GPU, slowly
+//   Pinned      the own instruction with its grid pinned (pinned_step.cuh): emulated units of at most 8 products and F
+//   < 25 Definition  fused_dot_add_step itself, an output at a time: any unit on any GPU, slowly
 //
 // Both operands lie in shared memory, [row][kLd], values and marked exponents alike.
 #pragma once
@@ -70,7 +70,8 @@ struct Definition {
   __device__ void run(float (&c)[4], const Left& a, const Right& b) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      c[i] = definition_output<Format>(unit, a.rows + lane.row(i) * kLd, b.rows + lane.column(i) * kLd, unit.products, c[i]);
+      c[i] = definition_output<Format>(unit, a.rows + lane.row(i) * kLd, b.rows + lane.column(i) * kLd, unit.products,
+                                       c[i]);
     }
   }
 };
@@ -141,7 +142,9 @@ struct Pinned {
     }
   }
   /// k 2t and 2t + 1 of a row; lanes beyond the step's products hold zeros.
-  __device__ uint32_t pair_of(const uint16_t* row) const { return 2 * lane.t < kProducts ? pair_at(row + 2 * lane.t) : 0u; }
+  __device__ uint32_t pair_of(const uint16_t* row) const {
+    return 2 * lane.t < kProducts ? pair_at(row + 2 * lane.t) : 0u;
+  }
 
   __device__ Left left(Rows rows, int k) const {
     Left out;
@@ -159,7 +162,8 @@ struct Pinned {
     out.rows = rows.value + k;
     out.b = pair_of(rows.value + lane.g * kLd + k);
 #pragma unroll
-    for (int parity = 0; parity < 2; ++parity) load_exponents(out.e[parity], rows.exponent + (2 * lane.t + parity) * kLd + k);
+    for (int parity = 0; parity < 2; ++parity)
+      load_exponents(out.e[parity], rows.exponent + (2 * lane.t + parity) * kLd + k);
     return out;
   }
   __device__ void run(float (&c)[4], const Left& a, const Right& b) const {
@@ -199,7 +203,8 @@ struct Pinned {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (left_over >> i & 1u) {
-        d[i] = definition_output<Format>(unit, a.rows + lane.row(i) * kLd, b.rows + lane.column(i) * kLd, kProducts, c[i]);
+        d[i] =
+            definition_output<Format>(unit, a.rows + lane.row(i) * kLd, b.rows + lane.column(i) * kLd, kProducts, c[i]);
       }
     }
   }

@@ -8,7 +8,7 @@
 namespace qf::cuda {
 namespace {
 
-constexpr int kColumns = 64;     // a block takes 64 columns of one row: a unit of the race, both parities
+constexpr int kColumns = 64;      // a block takes 64 columns of one row: a unit of the race, both parities
 constexpr int kRaceLeaves = 512;  // of shared memory's order table
 
 struct CombineArgs {
@@ -30,9 +30,7 @@ struct Cell {
   float* first;    // partial of the first leaf
   int64_t stride;  // from leaf to leaf
 
-  __device__ float leaf(int i) const {
-    return narrowed(static_cast<Narrow>(region.leaf_narrow), first[i * stride]);
-  }
+  __device__ float leaf(int i) const { return narrowed(static_cast<Narrow>(region.leaf_narrow), first[i * stride]); }
 };
 
 __device__ float tree_sum(const CombineArgs& args, const Cell& cell) {

@@ -112,7 +112,8 @@ void DevicePlan::add_pass(int64_t row_begin, int64_t row_end, const Allocator& a
     partials += leaves * (r1 - r0) * columns;
   }
   const int count = static_cast<int>(regions.size());
-  passes_.push_back({row_begin, row_end, blocks, partials, upload(allocator, regions.data(), regions.size(), stream), count});
+  passes_.push_back(
+      {row_begin, row_end, blocks, partials, upload(allocator, regions.data(), regions.size(), stream), count});
   largest_partials_ = std::max(largest_partials_, partials);
 }
 

@@ -1,7 +1,7 @@
 // A plan as tables that a kernel can walk.
 //
-// The rows of a call are done in passes, so that the leaves' partial sums of one pass fit in a bounded workspace. A pass
-// is a list of regions cut to its rows; each region is covered by tiles, and a block takes one leaf of one tile.
+// The rows of a call are done in passes, so that the leaves' partial sums of one pass fit in a bounded workspace. A
+// pass is a list of regions cut to its rows; each region is covered by tiles, and a block takes one leaf of one tile.
 #pragma once
 
 #include <vector>
@@ -24,7 +24,7 @@ struct SlotAdd {
 
 struct DeviceRegion {
   int32_t row_begin, row_end, column_begin, column_end;
-  int32_t leaf_begin, leaf_count;  // in the leaf table
+  int32_t leaf_begin, leaf_count;      // in the leaf table
   int32_t add_begin, add_count, root;  // in the add table; slot of the result
   int32_t leaf_narrow, racing, race_narrow;
   int32_t tile_rows, tile_columns;  // tiles along each side
@@ -45,7 +45,8 @@ struct Pass {
 
 class DevicePlan {
  public:
-  /// workspace: bytes of partial sums that a pass may use (a pass has at least one tile row). The allocator outlives it.
+  /// workspace: bytes of partial sums that a pass may use (a pass has at least one tile row). The allocator outlives
+  /// it.
   DevicePlan(const Plan& plan, TileShape tile, size_t workspace, const Allocator& allocator, void* stream);
 
   const Plan& plan() const { return plan_; }

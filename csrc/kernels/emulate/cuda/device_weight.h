@@ -18,7 +18,8 @@ struct DeviceWeight {
   int64_t groups() const { return k / group; }
   int64_t panels() const { return (n + kPanelWidth - 1) / kPanelWidth; }
   size_t bytes() const {
-    return codes.bytes() + zeros.bytes() + scales.bytes() + dense.bytes() + offsets.bytes() + wide.bytes() + order.bytes();
+    return codes.bytes() + zeros.bytes() + scales.bytes() + dense.bytes() + offsets.bytes() + wide.bytes() +
+           order.bytes();
   }
 };
 

@@ -35,7 +35,8 @@ Scheme plan_scheme(const Plan& plan, OwnUnit own) {
   return uses_unit(plan) ? scheme_for(plan.unit, own) : Scheme::definition;
 }
 
-void emulate_gemm(const DevicePlan& plan, const DeviceWeight& weight, const GemmArgs& args, const DeviceContext& context) {
+void emulate_gemm(const DevicePlan& plan, const DeviceWeight& weight, const GemmArgs& args,
+                  const DeviceContext& context) {
   emulate_gemm(plan, weight, args, context, plan_scheme(plan.plan(), context.own));
 }
 
@@ -48,7 +49,8 @@ void emulate_gemm(const DevicePlan& device_plan, const DeviceWeight& weight, con
   const auto run_passes = [&](auto&& run_leaves) {
     for (const Pass& pass : device_plan.passes()) {
       run_leaves(LeafCall{&device_plan, &pass, partials.data(), context.stream});
-      combine({&device_plan, &pass, &weight, partials.data(), context.seed, context.deterministic, context.stream}, args);
+      combine({&device_plan, &pass, &weight, partials.data(), context.seed, context.deterministic, context.stream},
+              args);
     }
   };
   if (uses_unit(plan)) {

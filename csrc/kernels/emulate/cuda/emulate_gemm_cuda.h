@@ -27,9 +27,10 @@ DevicePlan make_device_plan(const Plan& plan, const Allocator& allocator, void* 
 Scheme plan_scheme(const Plan& plan, OwnUnit own);
 
 /// args hold device pointers.
-void emulate_gemm(const DevicePlan& plan, const DeviceWeight& weight, const GemmArgs& args, const DeviceContext& context);
+void emulate_gemm(const DevicePlan& plan, const DeviceWeight& weight, const GemmArgs& args,
+                  const DeviceContext& context);
 /// The same by a named scheme: for tests and benchmarks.
-void emulate_gemm(const DevicePlan& plan, const DeviceWeight& weight, const GemmArgs& args, const DeviceContext& context,
-                  Scheme scheme);
+void emulate_gemm(const DevicePlan& plan, const DeviceWeight& weight, const GemmArgs& args,
+                  const DeviceContext& context, Scheme scheme);
 
 }  // namespace qf::cuda

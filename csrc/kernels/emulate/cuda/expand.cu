@@ -76,7 +76,8 @@ class Column {
   __device__ float quantized(float code) const {
     const float product = (code - now_.zero) * now_.scale;
     if (w_.offsets != nullptr) {
-      return w_.rule == WeightRule::real ? product + now_.offset : narrowed(Narrow::bf16, add_to_odd(product, now_.offset));
+      return w_.rule == WeightRule::real ? product + now_.offset
+                                         : narrowed(Narrow::bf16, add_to_odd(product, now_.offset));
     }
     switch (w_.rule) {
       case WeightRule::fp16_sub_mul: return narrowed(Narrow::fp16, product);
@@ -149,7 +150,8 @@ __device__ float activation_number(const ActivationView& a, int64_t row, int64_t
   return load_number(a.format, a.activations, row * a.lda + (a.order == nullptr ? k : a.order[k]));
 }
 
-__global__ void expand_activations_kernel(ActivationView a, int lowest, uint16_t* value, int16_t* exponent, int64_t ld) {
+__global__ void expand_activations_kernel(ActivationView a, int lowest, uint16_t* value, int16_t* exponent,
+                                          int64_t ld) {
   const int64_t thread = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
   const int64_t row = thread / ld, k = thread % ld;
   if (row >= a.m) return;
@@ -193,7 +195,8 @@ UnitOperand expand_weight(const Plan& plan, const DeviceWeight& weight, const Al
   out.exponent = Buffer<int16_t>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
   const int64_t threads = weight.panels() * kPanelWidth * (out.ld / 8);
   expand_weight_kernel<<<blocks_for(threads), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      view(plan, weight), plan.activations, plan.unit.input_exponent, out.value.data(), out.exponent.data(), static_cast<int>(out.ld));
+      view(plan, weight), plan.activations, plan.unit.input_exponent, out.value.data(), out.exponent.data(),
+      static_cast<int>(out.ld));
   check_launch("expand_weight");
   return out;
 }
@@ -211,7 +214,8 @@ UnitOperand expand_activations(const Plan& plan, const DeviceWeight& weight, con
   return out;
 }
 
-ScalarOperand expand_weight_fp32(const Plan& plan, const DeviceWeight& weight, const Allocator& allocator, void* stream) {
+ScalarOperand expand_weight_fp32(const Plan& plan, const DeviceWeight& weight, const Allocator& allocator,
+                                 void* stream) {
   ScalarOperand out;
   out.rows = weight.k;
   out.ld = weight.panels() * kPanelWidth;
@@ -230,7 +234,7 @@ ScalarOperand expand_activations_fp32(const Plan& plan, const DeviceWeight& weig
   out.ld = padded_k(plan.k);
   out.value = Buffer<float>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
   expand_activations_fp32_kernel<<<blocks_for(out.rows * out.ld), kThreads, 0, s>>>(view(plan, weight, args),
-                                                                                   out.value.data(), out.ld);
+                                                                                    out.value.data(), out.ld);
   check_launch("expand_activations_fp32");
   if (plan.step != StepRule::int32) return out;
   const int64_t groups = plan.k / plan.activation_group;

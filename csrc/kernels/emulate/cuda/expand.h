@@ -6,8 +6,8 @@
 
 namespace qf::cuda {
 
-/// For matrix units: bits and exponents, [rows][ld], ld a multiple of 32, padded with zeros. Exponents as pinned_step.cuh
-/// wants them: plain for weights (rows = columns of the output), biased by 127 for activations.
+/// For matrix units: bits and exponents, [rows][ld], ld a multiple of 32, padded with zeros. Exponents as
+/// pinned_step.cuh wants them: plain for weights (rows = columns of the output), biased by 127 for activations.
 struct UnitOperand {
   Buffer<uint16_t> value;
   Buffer<int16_t> exponent;
@@ -23,7 +23,8 @@ struct ScalarOperand {
 UnitOperand expand_weight(const Plan& plan, const DeviceWeight& weight, const Allocator& allocator, void* stream);
 UnitOperand expand_activations(const Plan& plan, const DeviceWeight& weight, const GemmArgs& args,
                                const Allocator& allocator, void* stream);
-ScalarOperand expand_weight_fp32(const Plan& plan, const DeviceWeight& weight, const Allocator& allocator, void* stream);
+ScalarOperand expand_weight_fp32(const Plan& plan, const DeviceWeight& weight, const Allocator& allocator,
+                                 void* stream);
 ScalarOperand expand_activations_fp32(const Plan& plan, const DeviceWeight& weight, const GemmArgs& args,
                                       const Allocator& allocator, void* stream);
 

@@ -34,8 +34,10 @@ __device__ inline LeafJob find_job(const LeafTables& tables, int64_t block) {
   int low = 0, high = tables.region_count - 1;
   while (low < high) {  // the last region that begins at or before the block
     const int middle = (low + high + 1) / 2;
-    if (tables.regions[middle].block_begin <= block) low = middle;
-    else high = middle - 1;
+    if (tables.regions[middle].block_begin <= block)
+      low = middle;
+    else
+      high = middle - 1;
   }
   const DeviceRegion& region = tables.regions[low];
   const int64_t local = block - region.block_begin;

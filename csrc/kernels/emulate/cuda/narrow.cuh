@@ -1,4 +1,5 @@
-// Rounding and storing of results on the device. The conversion instructions round to nearest even and give NaN as 0x7FFF.
+// Rounding and storing of results on the device. The conversion instructions round to nearest even and give NaN as
+// 0x7FFF.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -1,4 +1,5 @@
-// Leaves without a matrix unit: fp32 FMA chains, exllama's fp16 FMA chains, int8 sums. A thread per column, a few rows each.
+// Leaves without a matrix unit: fp32 FMA chains, exllama's fp16 FMA chains, int8 sums. A thread per column, a few rows
+// each.
 #include <cuda_fp16.h>
 
 #include "base/cuda/check.h"
@@ -101,7 +102,8 @@ void run_scalar_leaves(const LeafCall& call, const DeviceWeight& scales, const S
                         .group = scales.is_dense() ? plan.k : scales.group,
                         .groups = scales.is_dense() ? 1 : scales.groups(),
                         .activation_group = plan.activation_group};
-  scalar_leaf_kernel<<<static_cast<unsigned>(call.pass->blocks), kColumns * kRows, 0, static_cast<cudaStream_t>(call.stream)>>>(args);
+  scalar_leaf_kernel<<<static_cast<unsigned>(call.pass->blocks), kColumns * kRows, 0,
+                       static_cast<cudaStream_t>(call.stream)>>>(args);
   check_launch("scalar_leaves");
 }
 

@@ -1,5 +1,5 @@
-// Leaves whose steps are those of a matrix unit. Weights are the left operand (16 columns of the output per tile), rows of
-// activations the right one (8 per tile), so that a single row wastes 7 of 8 columns and not 15 of 16 rows.
+// Leaves whose steps are those of a matrix unit. Weights are the left operand (16 columns of the output per tile), rows
+// of activations the right one (8 per tile), so that a single row wastes 7 of 8 columns and not 15 of 16 rows.
 //
 // Included by unit_leaves_<scheme>.cu: one file per scheme, so that they compile side by side.
 #pragma once
@@ -31,7 +31,8 @@ struct Stage {
   __device__ void fill(const Operand& operand, int first_shared, int count, int first, int64_t k) const {
     for (int i = threadIdx.x; i < count * 4; i += L::threads) {
       const int row = i / 4, quarter = i % 4, at = (first_shared + row) * kLd + quarter * 8;
-      // rows beyond the end repeat row 0: nobody reads their outputs, and they leave the fast path no more often than it
+      // rows beyond the end repeat row 0: nobody reads their outputs, and they leave the fast path no more often than
+      // it
       const int64_t from = (first + row < operand.rows ? first + row : 0) * operand.ld + k + quarter * 8;
       copy_16_bytes(value + at, operand.value + from);
       if constexpr (kExponents) copy_16_bytes(exponent + at, operand.exponent + from);
@@ -128,7 +129,8 @@ template <class Scheme, class L, bool kFresh>
 void launch(const UnitArgs& args, int64_t blocks, void* stream) {
   auto* kernel = unit_leaf_kernel<Scheme, L, kFresh>;
   constexpr int bytes = Stage<L, Scheme::uses_exponents>::kBytes * L::stages;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of unit_leaves");
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+        "shared memory of unit_leaves");
   kernel<<<static_cast<unsigned>(blocks), L::threads, bytes, static_cast<cudaStream_t>(stream)>>>(args);
   check_launch("unit_leaves");
 }
