@@ -280,7 +280,7 @@ def test_llama3_rope_scaling(dense, field, value):
     (dense / "config.json").write_text(json.dumps(data | {"rope_scaling": LLAMA3}))
     assert load(dense).config.rope_scaling == LLAMA3
     (dense / "config.json").write_text(json.dumps(data | {"rope_scaling": LLAMA3 | {field: value}}))
-    refused(dense, f"config.json: {field}: expected a positive number")
+    refused(dense, rf"config\.json: rope_scaling\.{field}: expected a positive number")
 
 
 def test_untied_head_must_exist(tmp_path):

@@ -1,4 +1,4 @@
-"""The vllm-0.21-eager profile on every family, of which no recording exists: what must hold, and what is marked."""
+"""The vllm-0.21-eager profile on every family, of which no run was recorded: what must hold, and what is marked."""
 
 import numpy as np
 import pytest
@@ -29,13 +29,17 @@ def ids_of(trace: qf.Trace) -> list[int]:
     return [*trace.prompt_ids.tolist(), *trace.generated_ids.tolist()][:-1]
 
 
-#: Notes that the family's own features must leave on the path (H200, fp16).
+#: Parts of notes that the family's own features must leave on the path, per device: what no recording confirms there.
+#: No family's logits are: their vocabularies are smaller than any recorded one.
 NOTES = {
-    "llama": ["2 heads per key-value head (3 recorded)", "row length 232", "vocabulary not a multiple of 8", "split: "],
-    "llama3": ["head size 128", "Llama 3 scaling", "another theta", "vocabulary below 8,192"],
-    "qwen2": ["bias: joins the fp32 accumulator", "7 heads per key-value head", "row length 448"],
-    "qwen3": ["per-head norm of queries and keys", "row length 128", "rotary: head size 128"],
-    "qwen3-tied": ["per-head norm of queries and keys", "1 heads per key-value head"],
+    "h200": {"llama": ["not a multiple of 8"], "qwen2": ["bias: joins the fp32 accumulator", "not a multiple of 8"]},
+    "a100": {
+        "llama": ["fa2: 2 heads per key-value head"],
+        "llama3": ["fa2: head size 128"],
+        "qwen2": ["fa2: 7 heads per key-value head", "bias: joins the fp32 accumulator"],
+        "qwen3": ["fa2: head size 128", "fa2: 2 heads per key-value head"],
+        "qwen3-tied": ["fa2: 1 heads per key-value head"],
+    },
 }
 
 
@@ -57,8 +61,8 @@ def test_as_near_to_fp32_as_half_precision_is(tmp_path, family, dtype):
         trace = qf.load_model(tmp_path / "m", variant="fp16", device=device).teacher_force(exact)
         assert 0 < rms(whole(trace, vocabulary), whole(exact, vocabulary)) <= 2 * noise
         for notes in trace.provenance["unconfirmed"].values():
-            assert notes  # nothing of it is recorded, and nothing says otherwise
-            missing = [part for part in NOTES[family] if not any(part in note for note in notes)]
+            wanted = ["log_softmax: vocabulary", *NOTES[device].get(family, [])]
+            missing = [part for part in wanted if not any(part in note for note in notes)]
             assert not missing, (missing, notes)
 
 
@@ -109,5 +113,3 @@ def test_int4_variants(tmp_path, family, method):
             trace = run.teacher_force(exact)
             ratio = rms(whole(trace, vocabulary), whole(exact, vocabulary)) / noise
             assert 0 < ratio <= (4 if variant == "gptq" else 2)
-            if family == "qwen2":
-                assert any("bias" in note for note in trace.provenance["unconfirmed"]["decode"])

@@ -116,7 +116,7 @@ def test_wrong_requests_are_refused(demo_model):
     model = qf.load_model(demo_model, variant="awq")
     with pytest.raises(ValueError, match="token id 49152 at position 1: the vocabulary has 49152 entries"):
         model.generate([5, 49152], max_new_tokens=1)
-    with pytest.raises(ValueError, match="the prompt is empty"):
+    with pytest.raises(ValueError, match="prompt_ids: expected at least one id, found none"):
         model.generate(np.empty(0, np.int64), max_new_tokens=1)
     with pytest.raises(ValueError, match="positions"):
         model.generate([1] * 9000, max_new_tokens=1)

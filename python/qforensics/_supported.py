@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from qforensics.checkpoints import Checkpoint
+from qforensics.checkpoints._config import LLAMA3_FIELDS
 from qforensics.checkpoints._errors import mismatch
 from qforensics.variants import Variant
 
 __all__ = ["check_quantization", "engine_config", "llama3_scaling"]
 
 HEAD_SIZES = (64, 128)
-_LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
 
 def engine_config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def llama3_scaling(checkpoint: Checkpoint) -> tuple[float, float, float, int] | 
     Raises
     ------
     CheckpointError
-        Another kind of scaling, or a number that is missing, not positive, or not in order.
+        Another kind of scaling, or frequency factors that are not in order.
     """
     scaling, file = checkpoint.config.rope_scaling, checkpoint.config_file
     if not scaling:
@@ -52,11 +52,7 @@ def llama3_scaling(checkpoint: Checkpoint) -> tuple[float, float, float, int] | 
     kind = scaling.get("rope_type", scaling.get("type"))
     if kind != "llama3":
         raise mismatch(file, "rope_scaling.rope_type", expected="'llama3' or 'default' (engine)", found=repr(kind))
-    numbers = [scaling.get(key) for key in _LLAMA3]
-    for key, number in zip(_LLAMA3, numbers, strict=True):
-        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1e9:
-            raise mismatch(file, f"rope_scaling.{key}", expected="a positive number", found=repr(number))
-    factor, low, high, original = (float(number) for number in numbers if number is not None)
+    factor, low, high, original = (float(scaling[key]) for key in LLAMA3_FIELDS)
     if high <= low:
         raise mismatch(file, "rope_scaling.high_freq_factor", expected=f"above low_freq_factor, {low}", found=high)
     return factor, low, high, int(original)

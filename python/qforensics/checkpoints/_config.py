@@ -182,7 +182,7 @@ def _rope(data: Mapping[str, Any], file: Path | str) -> tuple[float, dict[str, A
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "llama3":
         for key in LLAMA3_FIELDS:
-            _positive(scaling, key, file)
+            _positive(scaling, key, file, inside="rope_scaling.")
     return theta, None if kind == "default" else scaling
 
 
@@ -193,12 +193,14 @@ def _list(data: Mapping[str, Any], key: str, file: Path | str) -> list[Any]:
     return value or []
 
 
-def _positive(data: Mapping[str, Any], key: str, file: Path | str, *, default: float | None = None) -> float:
+def _positive(
+    data: Mapping[str, Any], key: str, file: Path | str, *, default: float | None = None, inside: str = ""
+) -> float:
     value = data.get(key)
     if value is None and default is not None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
-        raise mismatch(file, key, expected="a positive number", found=repr(value))
+        raise mismatch(file, inside + key, expected="a positive number", found=repr(value))
     return float(value)
 
 
