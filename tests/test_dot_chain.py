@@ -131,7 +131,7 @@ def test_a_subnormal_fp16_accumulator_has_the_exponent_of_the_smallest_normal_nu
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_steps_of_zeros_are_passed_over_only_where_all_products_are_zero(unit):
-    """Zero rows against finite columns give back the accumulator (-0 becomes +0); one Inf or one tiny number does not."""
+    """Zero rows against finite columns give back the accumulator (-0 becomes +0); one Inf or tiny number does not."""
     rng = np.random.default_rng([7, *unit.encode()])
     rows = np.zeros((3, 64), np.float32)
     columns = sample(rng, "normal", (64, 80), np.float16)
