@@ -265,17 +265,18 @@ int run_tile(int rows, int left, const TileArgs& args) {
 template <class V, class Codes, int L, Finish kFinish>
 void run_chain(const ChainArgs& args) {
   Columns columns[kMaxPanels];
+  const int panels = args.panel_count < kMaxPanels ? args.panel_count : kMaxPanels;
   for (int row = 0; row < args.row_count; row += kRowBlock) {
     const int rows = args.row_count - row < kRowBlock ? args.row_count - row : kRowBlock;
     for (int part = 0; part < kPanelWidth; part += V::lanes) {
-      for (int p = 0; p < args.panel_count; ++p) {
+      for (int p = 0; p < panels; ++p) {
         const ChainPanel& panel = args.panels[p];
         columns[p] = {panel.value + part, panel.codes.cells + 4 * part, panel.codes.lane * 8 * Codes::kBytes,
                       args.accumulator + row * args.accumulator_ld + p * kPanelWidth + part};
       }
-      for (int v = 0; v < args.panel_count;) {
+      for (int v = 0; v < panels;) {
         v += run_tile<V, Codes, L, kFinish>(
-            rows, args.panel_count - v,
+            rows, panels - v,
             {&args, args.rows.value + row * args.rows.ld, args.rows.cell + row * args.rows.ld, columns + v});
       }
     }

@@ -32,10 +32,12 @@ struct ExponentCode {
   int bias;
   int special;  // Inf and NaN; a zero's code is 0
 };
-inline constexpr ExponentCode kByteCode = {1, 46, 127}, kWordCode = {2, 512, 2000};
 
 /// `lowest`: MatrixUnit::input_exponent. fp16, e5m2 and e4m3 (-14 or -6) have no exponent above 15.
-QF_HD inline ExponentCode exponent_code_of(int lowest) { return lowest >= -14 ? kByteCode : kWordCode; }
+QF_HD constexpr ExponentCode exponent_code_of(int lowest) {
+  return lowest >= -14 ? ExponentCode{1, 46, 127} : ExponentCode{2, 512, 2000};
+}
+inline constexpr ExponentCode kByteCode = exponent_code_of(-14), kWordCode = exponent_code_of(-126);
 
 /// Code of x's exponent as the matrix unit sees it: clamped to the format's smallest normal exponent `lowest`.
 QF_HD inline int exponent_code(float x, int lowest) {
