@@ -132,8 +132,11 @@ def test_a_damaged_trace_is_refused(tmp_path):
     ("text", "words"),
     [
         ('{"success": true}', "variant: expected a str, found nothing"),
-        ('{"success": true, "variant": "awq"}', "verdict: expected a dict, found nothing"),
-        ('{"success": true, "variant": "awq", "verdict": {}, "baseline": []}', "baseline: expected a dict, found list"),
+        ('{"success": true, "variant": "awq"}', "description: expected a str, found nothing"),
+        (
+            '{"success": true, "variant": "awq", "description": "", "verdict": []}',
+            "verdict: expected an object, found list",
+        ),
         ('{"format": "qforensics.study"}', "required property"),
         ("{", "bad.json"),
         ('{"traces": [{}]}', "traces[0].prompt_ids"),
