@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from qforensics import _core
+from qforensics._memory import release_unused
 from qforensics.checkpoints import Checkpoint, CheckpointError, DenseLinear, QuantizedLinear
 from qforensics.checkpoints._errors import mismatch
 
 __all__ = ["assemble", "stored"]
 
 Progress = Callable[[int, int], None]
-_OUTPUTS = 4096
+_OUTPUTS = 512
 EIGHT_BIT_HEAD = "lm_head and embedding: 8-bit weights rounded to fp16 (order and rounding named by us)"
 _MERGED = {  # vLLM merges these: the kernels see the sum of their columns
     "qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -129,32 +130,35 @@ class _Assembly:
         with self.named(source):
             self.engine.set_tensor(name, layer, stored(self.checkpoint.tensor(source), self.dtype))
 
-    def set_linear(self, name: str, layer: int, linear: QuantizedLinear | DenseLinear) -> None:
+    def packed(self, linear: QuantizedLinear | DenseLinear) -> tuple[Any, ...]:
+        """Kernel, options, packed weight and bias, as the engine takes them. The source may then be let go."""
         options = _core.KernelOptions()
         options.split = 0  # what the recordings show
         bias = None if linear.bias is None else stored(linear.bias, self.dtype)
         if isinstance(linear, DenseLinear):
-            kernel, packed = self.dense_kernel, _pack_dense(linear.weight, self.dtype)
             options.transposed = True  # a linear layer's weight lies as [N, K]
-        else:
-            k, n = linear.codes.shape
-            kernel, packed = self.kernel((n, k, linear.group_size)), _pack_codes(linear)
-            options.symmetric = self.checkpoint.quantization.get("sym") is True
-            options.offsets = linear.offsets is not None
-        self.engine.set_linear(name, layer, kernel, options, packed, bias)
+            return self.dense_kernel, options, _pack_dense(linear.weight, self.dtype), bias
+        options.symmetric = self.checkpoint.quantization.get("sym") is True
+        options.offsets = linear.offsets is not None
+        k, n = linear.codes.shape
+        return self.kernel((n, k, linear.group_size)), options, _pack_codes(linear), bias
 
     def set_head(self) -> tuple[bool, tuple[str, ...]]:
         """Whether rows of the embedding come from its panels, and what no recording confirms about it."""
         head, notes = _head(self.read("lm_head"))
+        tied = self.checkpoint.config.tie_embeddings and isinstance(head, DenseLinear)
+        release_unused()  # what dequantizing left
         with self.named("lm_head"):
-            self.set_linear("lm_head", -1, head)
-        return self.checkpoint.config.tie_embeddings and isinstance(head, DenseLinear), notes
+            packed = self.packed(head)
+            del head  # the largest array of the load; the engine's copy is the next one
+            self.engine.set_linear("lm_head", -1, *packed)
+        return tied, notes
 
     def set_layer(self, layer: int) -> None:
         prefix = f"model.layers.{layer}."
         for name, parts in _MERGED.items():
             with self.named(prefix + " and ".join(parts)):
-                self.set_linear(name, layer, _merge([self.read(prefix + part) for part in parts]))
+                self.engine.set_linear(name, layer, *self.packed(_merge([self.read(prefix + part) for part in parts])))
         self.set_tensor("input_norm", layer, prefix + "input_layernorm.weight")
         self.set_tensor("post_attention_norm", layer, prefix + "post_attention_layernorm.weight")
         if self.checkpoint.config.qk_norm:

@@ -104,7 +104,7 @@ class Model:
     def _rotary_cache(self, dtype: str) -> tuple[NDArray[Any], tuple[str, ...]]:
         """The table of cosines and sines, and what of it no recording confirms."""
         config, major = self.checkpoint.config, self.device.compute_capability[0]
-        runtime = _core.OperatorRuntime(self.profile, major, sfu_tables(lg2=True), self._isa, self._threads)
+        runtime = _core.OperatorRuntime(self.profile, major, sfu_tables(), self._isa, self._threads)
         scaling = llama3_scaling(self.checkpoint) or NO_SCALING
         cache = runtime.rotary_cache(dtype, config.rope_theta, config.head_dim, config.max_positions, *scaling)
         return cache, tuple(runtime.unconfirmed)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/bits.h"
 #include "base/error.h"
 #include "kernels/emulate/dequantize.h"
 #include "kernels/emulate/panel_job.h"
@@ -73,7 +74,10 @@ void dequantize_weight(const Plan& plan, const PackedWeight& weight, const Execu
     const int64_t columns = std::min<int64_t>(kPanelWidth, weight.n - panel * kPanelWidth);
     for (int64_t k = 0; k < weight.k; ++k) {
       const int64_t row = weight.order.empty() ? k : weight.order[static_cast<size_t>(k)];
-      std::copy_n(scratch.get() + k * kPanelWidth, columns, values + row * weight.n + panel * kPanelWidth);
+      const float* from = scratch.get() + k * kPanelWidth;
+      float* to = values + row * weight.n + panel * kPanelWidth;
+      // which NaN a conversion gives depends on the instruction set
+      for (int64_t c = 0; c < columns; ++c) to[c] = from[c] == from[c] ? from[c] : bits_float(kCanonicalNan);
     }
   });
 }
