@@ -1,4 +1,8 @@
-"""Loading and running the demo model stays within three times its checkpoint, LibTorch and Python included."""
+"""What loading and running the demo model takes beside the libraries' own pages stays within 2.5 times its checkpoint.
+
+How much of LibTorch's file is mapped depends on the page cache: 69 MiB on one machine, 120 MiB right after an
+installation. Those pages are shared and can be dropped; everything else is ours.
+"""
 
 import subprocess
 import sys
@@ -11,9 +15,10 @@ from pathlib import Path
 import qforensics as qf
 model = qf.load_model(sys.argv[1], variant=sys.argv[2], device="h200", threads=2)
 model.generate(list(range(1000, 1128)), max_new_tokens=4)
+fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+kib = {name: int(fields[name].split()[0]) for name in ("VmHWM", "RssFile")}
 # VmHWM and not ru_maxrss, which a child inherits from the process that forked it
-(line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(int(line.split()[1]) * 1024, model.checkpoint.bytes_on_disk)
+print((kib["VmHWM"] - kib["RssFile"]) * 1024, model.checkpoint.bytes_on_disk)
 """
 
 
@@ -25,4 +30,4 @@ def test_peak_memory(demo_model: str, variant: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     peak, checkpoint = map(int, done.stdout.split())
-    assert peak <= 3 * checkpoint, f"{peak / 2**20:.0f} MiB, the checkpoint has {checkpoint / 2**20:.0f}"
+    assert peak <= 2.5 * checkpoint, f"{peak / 2**20:.0f} MiB, the checkpoint has {checkpoint / 2**20:.0f}"
