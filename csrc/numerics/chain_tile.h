@@ -122,7 +122,7 @@ struct Tile {
 
   static Float finish(Int sum, Float unscale) {
     if constexpr (kHalfOut) {
-      return V::add(V::round_half(V::mul(V::to_float_sticky(sum), unscale)), V::set(0.0f));  // -0 becomes +0
+      return V::round_half(V::mul(V::to_float_sticky(sum), unscale));
     } else {
       return V::mul(V::to_float_toward_zero(sum), unscale);
     }
@@ -248,7 +248,11 @@ struct Tile {
       }
     }
     for (int r = 0; r < rows; ++r)
-      for (int c = 0; c < C; ++c) V::store(args.columns[c].accumulator + r * chain.accumulator_ld, states[r].acc[c]);
+      for (int c = 0; c < C; ++c) {
+        // what rounds to zero is +0 in fp16 results; on the way a -0 does what +0 does
+        if constexpr (kHalfOut) states[r].acc[c] = V::add(states[r].acc[c], V::set(0.0f));
+        V::store(args.columns[c].accumulator + r * chain.accumulator_ld, states[r].acc[c]);
+      }
   }
 };
 

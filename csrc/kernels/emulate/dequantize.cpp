@@ -116,24 +116,26 @@ void dequantize(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, 
   }
 }
 
-void dequantize_four(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, int64_t k_begin, int64_t k_end,
-                     int lowest_exponent, float* value, int64_t panel_stride, uint8_t* cells) {
+void dequantize_shared(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, int64_t k_begin, int64_t k_end,
+                       int lowest_exponent, float* value, int64_t panel_stride, uint8_t* cells) {
+  const int panels = panels_per_cell(lowest_exponent);
 #if defined(__x86_64__)
-  if (isa == Isa::avx512 && lowest_exponent == -14 && (k_end - k_begin) % 2 == 0) {
-    if (rule == WeightRule::dense && w.format == Format::fp16) {
-      return avx512::widen_four(w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, w.k * kPanelWidth,
-                                {k_end - k_begin, value, panel_stride, cells});
+  if (isa == Isa::avx512 && (k_end - k_begin) % 2 == 0) {
+    if (rule == WeightRule::dense) {
+      return avx512::widen_shared(w.format, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, w.k * kPanelWidth,
+                                  {k_end - k_begin, value, panel_stride, cells});
     }
-    for (int64_t k = k_begin; k < k_end && rule != WeightRule::dense && w.group % 2 == 0;) {
+    const Narrow own = panels == 4 ? Narrow::fp16 : Narrow::bf16;
+    for (int64_t k = k_begin; w.group % 2 == 0;) {
       const int64_t group = k / w.group, end = std::min(k_end, (group + 1) * w.group);
       GroupRule rules[4];
       bool fast = true;
-      for (int p = 0; p < 4; ++p) {
+      for (int p = 0; p < panels; ++p) {
         rules[p] = group_rule(isa, rule, w, panel + p, group);
-        fast = fast && rules[p].tame && !rules[p].odd && rules[p].narrow == Narrow::fp16;
+        fast = fast && rules[p].tame && rules[p].narrow == own;
       }
       if (!fast) break;
-      avx512::dequantize_four(
+      avx512::dequantize_shared(
           rules, w.codes.data() + (panel * w.k + k) * 8, w.k * 8,
           {end - k, value + (k - k_begin) * kPanelWidth, panel_stride, cells + (k - k_begin) * kCellBytes});
       k = end;
@@ -141,7 +143,7 @@ void dequantize_four(Isa isa, WeightRule rule, const PackedWeight& w, int64_t pa
     }
   }
 #endif
-  for (int p = 0; p < 4; ++p) {
+  for (int p = 0; p < panels; ++p) {
     dequantize(isa, rule, w, panel + p, k_begin, k_end, lowest_exponent, value + p * panel_stride, {cells, p});
   }
 }

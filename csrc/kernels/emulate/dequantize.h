@@ -26,9 +26,9 @@ GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& weight, int64
 void dequantize(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t k_begin, int64_t k_end,
                 int lowest_exponent, float* value, const PanelCodes& exponent);
 
-/// The same for four panels that share cells: panel .. panel + 3, panel + p at value + p * panel_stride.
-void dequantize_four(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t k_begin,
-                     int64_t k_end, int lowest_exponent, float* value, int64_t panel_stride, uint8_t* cells);
+/// The same for all panels that share cells (panels_per_cell): panel + p at value + p * panel_stride.
+void dequantize_shared(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel, int64_t k_begin,
+                       int64_t k_end, int lowest_exponent, float* value, int64_t panel_stride, uint8_t* cells);
 
 /// One stretch of k inside one group, per instruction set; codes [count][8].
 struct CodeStretch {
@@ -40,15 +40,17 @@ struct CodeStretch {
 };
 namespace avx512 {
 void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch);
-/// Four panels of fp16 numbers over an even count of k. Strides: from a panel to the next.
-struct FourPanels {
+/// Panels that share cells, four of fp16 or two of bf16 numbers, over an even count of k. Strides: from a panel to the
+/// next.
+struct SharedPanels {
   int64_t count;
   float* value;
   int64_t value_stride;
   uint8_t* cells;
 };
-void dequantize_four(const GroupRule* rules, const uint8_t* codes, int64_t code_stride, const FourPanels& four);
-void widen_four(const uint16_t* bits, int64_t bit_stride, const FourPanels& four);
+/// One rule per panel, all tame; the rules narrow to the numbers' format.
+void dequantize_shared(const GroupRule* rules, const uint8_t* codes, int64_t code_stride, const SharedPanels& panels);
+void widen_shared(Format format, const uint16_t* bits, int64_t bit_stride, const SharedPanels& panels);
 /// Dense weights [k_count][16] of fp16 or bf16 with their format's exponents.
 void widen_dense(Format format, const uint16_t* bits, int64_t k_count, float* value, const PanelCodes& exponent);
 }  // namespace avx512

@@ -189,6 +189,51 @@ void run(const GroupRule& rule, const CodeStretch& s) {
   _mm512_storeu_ps(s.value + k * kPanelWidth, _mm512_load_ps(spill));
 }
 
+/// Sixteen bytes of codes, two rows, in every quarter of a vector.
+struct CodePairs {
+  const uint8_t* codes;
+  int64_t stride;
+  __m512i operator()(int p, int64_t k) const {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + p * stride + k * 8)));
+  }
+};
+
+/// half(p, k, row): row k + row of panel p, 16 halves.
+template <class Halves>
+void write_four(const SharedPanels& panels, const Halves& half) {
+  const HalfCodes half_codes;
+  const CellPacker cells;
+  for (int64_t k = 0; k < panels.count; k += 2) {
+    __m512i exponent[4];
+    for (int p = 0; p < 4; ++p) {
+      const __m256i first = half(p, k, 0), second = half(p, k, 1);
+      float* const value = panels.value + p * panels.value_stride + k * kPanelWidth;
+      _mm512_storeu_ps(value, _mm512_cvtph_ps(first));
+      _mm512_storeu_ps(value + kPanelWidth, _mm512_cvtph_ps(second));
+      exponent[p] = half_codes(first, second);
+    }
+    cells.write(panels.cells + k * kCellBytes, exponent);
+  }
+}
+
+/// number(p, k, row): row k + row of panel p, bits of 16 bf16 numbers as fp32.
+template <class Numbers>
+void write_two(const SharedPanels& panels, const Numbers& number) {
+  const FloatCodes codes(-126);
+  for (int64_t k = 0; k < panels.count; k += 2) {
+    for (int row = 0; row < 2; ++row) {
+      __m512i cell[2];
+      for (int p = 0; p < 2; ++p) {
+        const __m512 value = _mm512_castsi512_ps(number(p, k, row));
+        _mm512_storeu_ps(panels.value + p * panels.value_stride + (k + row) * kPanelWidth, value);
+        cell[p] = codes(value);
+      }
+      _mm512_storeu_si512(panels.cells + (k + row) * kCellBytes,
+                          _mm512_or_si512(cell[0], _mm512_slli_epi32(cell[1], 16)));
+    }
+  }
+}
+
 template <Narrow narrow>
 void run_any(const GroupRule& rule, const CodeStretch& s) {
   return rule.odd ? run<narrow, true>(rule, s) : run<narrow, false>(rule, s);
@@ -204,41 +249,29 @@ void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch) {
   }
 }
 
-void dequantize_four(const GroupRule* rules, const uint8_t* codes, int64_t code_stride, const FourPanels& four) {
-  using Lanes = CodeLanes<false>;
-  const Lanes lanes[4] = {Lanes(rules[0]), Lanes(rules[1]), Lanes(rules[2]), Lanes(rules[3])};
-  const HalfCodes half_codes;
-  const CellPacker cells;
-  for (int64_t k = 0; k < four.count; k += 2) {
-    __m512i exponent[4];
-    for (int p = 0; p < 4; ++p) {
-      const __m512i bytes =
-          _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + p * code_stride + k * 8)));
-      const __m256i first = to_half(lanes[p].weights(bytes, 0)), second = to_half(lanes[p].weights(bytes, 1));
-      float* const value = four.value + p * four.value_stride + k * kPanelWidth;
-      _mm512_storeu_ps(value, _mm512_cvtph_ps(first));
-      _mm512_storeu_ps(value + kPanelWidth, _mm512_cvtph_ps(second));
-      exponent[p] = half_codes(first, second);
-    }
-    cells.write(four.cells + k * kCellBytes, exponent);
+void dequantize_shared(const GroupRule* rules, const uint8_t* codes, int64_t code_stride, const SharedPanels& panels) {
+  const CodePairs source{codes, code_stride};
+  if (rules[0].narrow == Narrow::fp16) {
+    const CodeLanes<false> lanes[4] = {CodeLanes<false>(rules[0]), CodeLanes<false>(rules[1]),
+                                       CodeLanes<false>(rules[2]), CodeLanes<false>(rules[3])};
+    return write_four(panels, [&](int p, int64_t k, int row) { return to_half(lanes[p].weights(source(p, k), row)); });
   }
+  const auto run = [&](const auto& first, const auto& second) {
+    write_two(panels,
+              [&](int p, int64_t k, int row) { return to_bf16((p == 0 ? first : second).weights(source(p, k), row)); });
+  };
+  if (rules[0].odd) return run(CodeLanes<true>(rules[0]), CodeLanes<true>(rules[1]));
+  run(CodeLanes<false>(rules[0]), CodeLanes<false>(rules[1]));
 }
 
-void widen_four(const uint16_t* bits, int64_t bit_stride, const FourPanels& four) {
-  const HalfCodes half_codes;
-  const CellPacker cells;
-  for (int64_t k = 0; k < four.count; k += 2) {
-    __m512i exponent[4];
-    for (int p = 0; p < 4; ++p) {
-      const __m256i* const row = reinterpret_cast<const __m256i*>(bits + p * bit_stride + k * kPanelWidth);
-      const __m256i first = _mm256_loadu_si256(row), second = _mm256_loadu_si256(row + 1);
-      float* const value = four.value + p * four.value_stride + k * kPanelWidth;
-      _mm512_storeu_ps(value, _mm512_cvtph_ps(first));
-      _mm512_storeu_ps(value + kPanelWidth, _mm512_cvtph_ps(second));
-      exponent[p] = half_codes(first, second);
-    }
-    cells.write(four.cells + k * kCellBytes, exponent);
-  }
+void widen_shared(Format format, const uint16_t* bits, int64_t bit_stride, const SharedPanels& panels) {
+  const auto row_bits = [&](int p, int64_t k, int row) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bits + p * bit_stride + (k + row) * kPanelWidth));
+  };
+  if (format == Format::fp16) return write_four(panels, row_bits);
+  write_two(panels, [&](int p, int64_t k, int row) {
+    return _mm512_slli_epi32(_mm512_cvtepu16_epi32(row_bits(p, k, row)), 16);
+  });
 }
 
 void widen_dense(Format format, const uint16_t* bits, int64_t k_count, float* value, const PanelCodes& exponent) {

@@ -91,21 +91,24 @@ class PanelJob {
   void load_panels(int64_t k_begin, int64_t k_end) {
     const bool exponents = uses_matrix_unit(call_.plan);
     const int lowest = call_.plan.unit.input_exponent;
+    int64_t p = 0;
     if (!ordered_.empty()) {
       load_ordered(k_begin, k_end);
-    } else if (exponents && panels_ == 4 && panels_per_cell(lowest) == 4) {
-      dequantize_four(call_.context.isa, call_.plan.weight, call_.weight, first_panel_, k_begin, k_end, lowest,
-                      panel_value(0), stretch_ * kPanelWidth, cells_.get());
-    } else {
-      for (int64_t p = 0; p < panels_; ++p) {
-        dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, k_begin, k_end, lowest,
-                   panel_value(p), exponents ? panel_codes(p) : PanelCodes{});
-      }
+      p = panels_;
+    }
+    const int64_t shared = exponents ? panels_per_cell(lowest) : panels_ + 1;
+    for (; p + shared <= panels_; p += shared) {
+      dequantize_shared(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, k_begin, k_end, lowest,
+                        panel_value(p), stretch_ * kPanelWidth, panel_codes(p).cells);
+    }
+    for (; p < panels_; ++p) {
+      dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, k_begin, k_end, lowest,
+                 panel_value(p), exponents ? panel_codes(p) : PanelCodes{});
     }
     // K that is no multiple of 16 ends in zeros, which change no step
     const int64_t rows = k_end - k_begin, padded = (rows + 15) / 16 * 16;
     if (!exponents || rows == padded) return;
-    for (int64_t p = 0; p < panels_; ++p) {
+    for (p = 0; p < panels_; ++p) {
       float* const tail = panel_value(p) + rows * kPanelWidth;
       std::fill(tail, panel_value(p) + padded * kPanelWidth, 0.0f);
       const PanelCodes codes = panel_codes(p);
