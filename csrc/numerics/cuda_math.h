@@ -20,23 +20,32 @@ struct ExpParts {
   float scale, mantissa;
 };
 
-QF_HD_INLINE ExpParts cuda_exp_parts(const SfuView& sfu, float x) {
+/// Sfu, here and below: SfuView, or on a device anything with its functions.
+template <class Sfu>
+QF_HD_INLINE ExpParts cuda_exp_parts(const Sfu& sfu, float x) {
   float a = fmaf(x, bits_float(0x3BBB989Du), 0.5f);  // x * log2(e) / 252 + 1/2
-  a = a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f;       // saturate; NaN becomes 0
   // fma toward minus infinity of a * 252 + (2^23 * 1.5 + 1): the whole part, since the sum's last bit is 1
+#if defined(__CUDA_ARCH__)
+  a = __saturatef(a);  // NaN becomes 0
+  const int k = static_cast<int>(float_bits(__fmaf_rd(a, 252.0f, 12582913.0f)) - float_bits(12582913.0f));
+#else
+  a = a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f;  // saturate; NaN becomes 0
   const int k = static_cast<int>(static_cast<double>(a) * 252.0);
+#endif
   float f = fmaf(x, bits_float(0x3FB8AA3Bu), static_cast<float>(126 - k));
   f = fmaf(x, bits_float(0x32A57060u), f);
   return {bits_float(static_cast<uint32_t>(k + 1) << 23), sfu.ex2(f)};
 }
 
-QF_HD_INLINE float cuda_expf(const SfuView& sfu, float x) {
+template <class Sfu>
+QF_HD_INLINE float cuda_expf(const Sfu& sfu, float x) {
   const ExpParts e = cuda_exp_parts(sfu, x);
   return x != x ? bits_float(kSfuNan) : mul_rn(e.mantissa, e.scale);
 }
 
 /// c + expf(x) as compiled: one rounding for the multiplication by the scale and the addition.
-QF_HD_INLINE float cuda_add_exp(const SfuView& sfu, float c, float x) {
+template <class Sfu>
+QF_HD_INLINE float cuda_add_exp(const Sfu& sfu, float c, float x) {
   const ExpParts e = cuda_exp_parts(sfu, x);
   const float sum = fmaf(e.mantissa, e.scale, c);
   return sum != sum ? bits_float(kSfuNan) : sum;
@@ -65,7 +74,8 @@ QF_HD_INLINE float cuda_logf(float x) {
 }
 
 /// rsqrtf: subnormal inputs are scaled into range (by 2^24, the result by 2^12).
-QF_HD_INLINE float cuda_rsqrtf(const SfuView& sfu, float x) {
+template <class Sfu>
+QF_HD_INLINE float cuda_rsqrtf(const Sfu& sfu, float x) {
   const bool small = (float_bits(x) & 0x7FFFFFFFu) < 0x00800000u;
   const float y = sfu.rsqrt(small ? x * 0x1p24f : x);
   return small ? y * 0x1p12f : y;

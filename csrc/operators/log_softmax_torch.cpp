@@ -3,6 +3,7 @@
 
 #include "numerics/cuda_math.h"
 #include "operators/block_reduce.h"
+#include "operators/elements.h"
 #include "operators/log_softmax.h"
 #include "operators/vector_ops.h"
 
@@ -37,7 +38,7 @@ void log_softmax_torch(const OperatorContext& context, const LogSoftmaxArgs& arg
     ops.widen(args.dtype, static_cast<const uint16_t*>(args.logits) + row * args.stride, args.columns, out);
     const float largest = ops.max(out, args.columns);
     const float log_sum = cuda_logf(exp_sum(context, out, largest, args.columns));
-    for (int64_t i = 0; i < args.columns; ++i) out[i] = (out[i] - largest) - log_sum;
+    for (int64_t i = 0; i < args.columns; ++i) out[i] = one_nan((out[i] - largest) - log_sum);
   });
 }
 

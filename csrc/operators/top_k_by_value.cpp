@@ -14,8 +14,13 @@ struct Entry {
   int32_t id;
 };
 
+/// a ranks above b, whatever their ids: a NaN is below every number.
+bool above(float a, float b) { return a > b || (b != b && a == a); }
+
 /// Order of the result: larger values first, lower ids first among equals.
-bool before(const Entry& a, const Entry& b) { return a.value > b.value || (a.value == b.value && a.id < b.id); }
+bool before(const Entry& a, const Entry& b) {
+  return above(a.value, b.value) || (!above(b.value, a.value) && a.id < b.id);
+}
 
 /// The first k entries in that order.
 std::vector<Entry> largest(const VectorOps& ops, const float* values, int64_t columns, int64_t k) {
@@ -26,9 +31,9 @@ std::vector<Entry> largest(const VectorOps& ops, const float* values, int64_t co
   constexpr int64_t kBlock = 256;  // most blocks hold nothing that beats the front
   for (int64_t first = k; first < columns; first += kBlock) {
     const int64_t end = std::min(columns, first + kBlock);
-    if (!(ops.max(values + first, end - first) > kept.front().value)) continue;
+    if (!above(ops.max(values + first, end - first), kept.front().value)) continue;
     for (int64_t i = first; i < end; ++i) {
-      if (!(values[i] > kept.front().value)) continue;  // ids ascend, so an equal value never displaces one
+      if (!above(values[i], kept.front().value)) continue;  // ids ascend, so an equal value never displaces one
       std::pop_heap(kept.begin(), kept.end(), before);
       kept.back() = {values[i], static_cast<int32_t>(i)};
       std::push_heap(kept.begin(), kept.end(), before);
