@@ -24,17 +24,20 @@ struct ExpParts {
 template <class Sfu>
 QF_HD_INLINE ExpParts cuda_exp_parts(const Sfu& sfu, float x) {
   float a = fmaf(x, bits_float(0x3BBB989Du), 0.5f);  // x * log2(e) / 252 + 1/2
-  // fma toward minus infinity of a * 252 + (2^23 * 1.5 + 1): the whole part, since the sum's last bit is 1
+  // fma toward minus infinity of a * 252 + (2^23 * 1.5 + 1): the whole part k, since the sum's last bit is 1
 #if defined(__CUDA_ARCH__)
-  a = __saturatef(a);  // NaN becomes 0
-  const int k = static_cast<int>(float_bits(__fmaf_rd(a, 252.0f, 12582913.0f)) - float_bits(12582913.0f));
+  const float sum = __fmaf_rd(__saturatef(a), 252.0f, 12582913.0f);  // saturation makes NaN 0
+  const float minus_exponent = __fsub_rn(12583039.0f, sum);          // 126 - k
+  const uint32_t scale = float_bits(sum) << 23;                      // (k + 1) << 23
 #else
   a = a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f;  // saturate; NaN becomes 0
   const int k = static_cast<int>(static_cast<double>(a) * 252.0);
+  const float minus_exponent = static_cast<float>(126 - k);
+  const uint32_t scale = static_cast<uint32_t>(k + 1) << 23;
 #endif
-  float f = fmaf(x, bits_float(0x3FB8AA3Bu), static_cast<float>(126 - k));
+  float f = fmaf(x, bits_float(0x3FB8AA3Bu), minus_exponent);
   f = fmaf(x, bits_float(0x32A57060u), f);
-  return {bits_float(static_cast<uint32_t>(k + 1) << 23), sfu.ex2(f)};
+  return {bits_float(scale), sfu.ex2(f)};
 }
 
 template <class Sfu>

@@ -197,12 +197,11 @@ def test_log_softmax_and_top_k(unit: str, dtype: str, family: str) -> None:
 
 
 def test_log_softmax_of_another_block_differs() -> None:
-    """Negative control: 512 threads instead of 1,024, and a correctly rounded exponential."""
+    """Negative control: 512 threads instead of 1,024."""
     logits = (np.random.default_rng(1).standard_normal((8, 151936)) * 4).astype(np.float16)
     found = operators.log_softmax(logits, executor="cuda")
     assert_same_bits(found, reference.log_softmax(logits))
     assert differing(found, reference.log_softmax(logits, threads=512)) > 0
-    assert differing(found, reference.log_softmax(logits, exact_exp=True)) > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -93,16 +93,18 @@ __global__ void __launch_bounds__(1024) norm_rows(Rows rows, NormShape shape, Sf
 
 template <int N, class Rows>
 void launch_norm(const DeviceOperatorContext& context, const Rows& rows, const NormShape& shape, const char* name) {
-  constexpr int kKept = N == 8 ? 4 : 0;
   if (shape.rows == 0) return;
   const dim3 block = norm_block(shape.threads);
   const unsigned grid = static_cast<unsigned>((shape.rows + block.y - 1) / block.y);
   const auto stream = static_cast<cudaStream_t>(context.stream);
   with_sfu(*context.sfu, [&](auto sfu) {
-    if (kKept > 0 && shape.vectors <= kKept * shape.threads) {
-      norm_rows<Rows, N, kKept><<<grid, block, 0, stream>>>(rows, shape, sfu);
-    } else {
-      norm_rows<Rows, N, 0><<<grid, block, 0, stream>>>(rows, shape, sfu);
+    const auto launch = [&](auto kernel) { kernel<<<grid, block, 0, stream>>>(rows, shape, sfu); };
+    using Sfu = decltype(sfu);
+    const int per_thread = (shape.vectors + shape.threads - 1) / shape.threads;
+    if (N < 8 || per_thread > 4) return launch(norm_rows<Rows, N, 0, Sfu>);
+    if constexpr (N == 8) {
+      if (per_thread == 1) return launch(norm_rows<Rows, N, 1, Sfu>);
+      launch(per_thread == 2 ? norm_rows<Rows, N, 2, Sfu> : norm_rows<Rows, N, 4, Sfu>);
     }
   });
   check_launch(name);

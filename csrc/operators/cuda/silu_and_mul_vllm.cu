@@ -4,16 +4,31 @@
 #include "operators/cuda/device_operators.h"
 #include "operators/cuda/sfu_choice.cuh"
 #include "operators/cuda/stored.cuh"
-#include "operators/elements.h"
 
 namespace qf::cuda {
 namespace {
 
 constexpr int kThreads = 256;
 
+/// The quotients that `divide` gives exactly: no operation inside it leaves the normal numbers.
+__device__ __forceinline__ bool divides_simply(float gate, float denominator) {
+  const float size = fabsf(gate);
+  return (size == 0.0f || (size >= 0x1p-60f && size <= 0x1p60f)) && denominator <= 0x1p60f;
+}
+
+/// IEEE quotient (whatever the last bits of rcp are) by Newton's step and one correction, as nvcc divides where its range check passes; without the check, a
+/// thread's divisions run side by side.
+__device__ __forceinline__ float divide(float gate, float denominator) {
+  float inverse = OwnUnitSfu{}.rcp(denominator);
+  inverse = fmaf(inverse, fmaf(-denominator, inverse, 1.0f), inverse);
+  const float quotient = __fmul_rn(gate, inverse);
+  const float corrected = fmaf(inverse, fmaf(-denominator, quotient, gate), quotient);
+  return gate == 0.0f ? gate : corrected;  // the correction loses a zero's sign
+}
+
 /// A thread takes N elements of a row; `blocks` blocks cover one.
 template <class Stored, int N, class Sfu>
-__global__ void __launch_bounds__(kThreads) gate_rows(SiluAndMulArgs args, unsigned blocks, bool aligned, Sfu sfu) {
+__global__ void __launch_bounds__(kThreads, 4) gate_rows(SiluAndMulArgs args, unsigned blocks, bool aligned, Sfu sfu) {
   using Word = typename Stored::Word;
   const int64_t row = blockIdx.x / blocks;
   const int64_t at = (static_cast<int64_t>(blockIdx.x % blocks) * kThreads + threadIdx.x) * N;
@@ -22,12 +37,23 @@ __global__ void __launch_bounds__(kThreads) gate_rows(SiluAndMulArgs args, unsig
   float gate[N], up[N];
   load<Stored>(x, aligned, gate);
   load<Stored>(x + args.columns, aligned, up);
+  float denominator[N];
+  bool simple = true;
 #pragma unroll
   for (int i = 0; i < N; ++i) {
     const ExpParts e = cuda_exp_parts(sfu, -gate[i]);
-    const float activated = Stored::widen(Stored::narrow(silu_from_exp(gate[i], e.scale, e.mantissa)));
-    gate[i] = __fmul_rn(activated, up[i]);
+    denominator[i] = fmaf(e.scale, e.mantissa, 1.0f);
+    simple = simple && divides_simply(gate[i], denominator[i]);
   }
+  if (simple) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) gate[i] = divide(gate[i], denominator[i]);
+  } else {
+#pragma unroll 1
+    for (int i = 0; i < N; ++i) gate[i] = __fdiv_rn(gate[i], denominator[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < N; ++i) gate[i] = __fmul_rn(Stored::widen(Stored::narrow(gate[i])), up[i]);
   store<Stored>(static_cast<Word*>(args.out) + row * args.columns + at, aligned, gate);
 }
 
