@@ -2,9 +2,9 @@
 
     PYTHONPATH=python python benchmarks/cuda_operators.py
 
-Per case: median and range of repetitions in milliseconds between two events, bytes that must move at least, and the rate
-that follows. Arrays of 8,067 tokens are larger than a GPU's caches; those of one token are not, and their times are those
-of a launch.
+Per case: median and range of repetitions in milliseconds between two events, bytes that must move at least, and the
+rate that follows. Arrays of 8,067 tokens are larger than a GPU's caches; those of one token are not, and their times
+are those of a launch and two events.
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ def cases(tokens: int) -> list[tuple[str, str, tuple[Any, ...], int]]:
 
 def logit_cases(rows: int) -> list[tuple[str, str, tuple[Any, ...], int]]:
     logits = half(rows, VOCABULARY, scale=4)
+    logprobs = np.tile(half(1, VOCABULARY).view(np.float16).astype(np.float32), (rows, 1))
     picked = np.arange(rows, dtype=np.int32)
     size = rows * VOCABULARY
     return [
         ("log_softmax", "log_softmax", ("fp16", logits), 6 * size),
-        ("top_k 20", "top_k", (np.tile(half(1, VOCABULARY).view(np.float16).astype(np.float32), (rows, 1)), 20), 4 * size),
+        ("top_k 20", "top_k", (logprobs, 20), 4 * size),
         ("top_logprobs 20 and targets", "top_logprobs", ("fp16", logits, 20, picked, picked), 2 * size),
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:

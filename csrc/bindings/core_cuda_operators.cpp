@@ -24,7 +24,8 @@ class DeviceRuntime {
   DeviceRuntime(const std::string& profile, int compute_major, const SfuTables& tables, bool own_sfu, int repeat)
       : set_(checked_set(profile, compute_major)),
         device_set_(cuda::device_operator_set(set_)),
-        sfu_(tables.view(), tables.has_lg2(), own_sfu ? cuda::OwnSfu::when_equal : cuda::OwnSfu::never, memory(), nullptr),
+        sfu_(tables.view(), tables.has_lg2(), own_sfu ? cuda::OwnSfu::when_equal : cuda::OwnSfu::never, memory(),
+             nullptr),
         faults_(memory(), nullptr),
         repeat_(repeat) {
     require(repeat >= 1, "repeat must be at least 1, found ", repeat);
@@ -125,13 +126,24 @@ py::tuple top_logprobs(DeviceRuntime& runtime, const std::string& dtype_text, co
   }
   Array<int32_t> top_ids({count, static_cast<py::ssize_t>(k)});
   Array<float> values({count, static_cast<py::ssize_t>(k)}), totals({count, py::ssize_t{2}}), picked(rows.shape(0));
-  const cuda::TopLogprobsArgs top{dtype, runtime.in(logits), count, columns, columns, k,
-                                  static_cast<int32_t*>(runtime.out(top_ids)), static_cast<float*>(runtime.out(values)),
+  const cuda::TopLogprobsArgs top{dtype,
+                                  runtime.in(logits),
+                                  count,
+                                  columns,
+                                  columns,
+                                  k,
+                                  static_cast<int32_t*>(runtime.out(top_ids)),
+                                  static_cast<float*>(runtime.out(values)),
                                   static_cast<float*>(runtime.out(totals))};
-  const cuda::GatherLogprobsArgs gather{dtype, top.logits, top.totals, columns, columns,
+  const cuda::GatherLogprobsArgs gather{dtype,
+                                        top.logits,
+                                        top.totals,
+                                        columns,
+                                        columns,
                                         static_cast<const int32_t*>(runtime.in(rows)),
                                         static_cast<const int32_t*>(runtime.in(ids)),
-                                        static_cast<float*>(runtime.out(picked)), rows.shape(0)};
+                                        static_cast<float*>(runtime.out(picked)),
+                                        rows.shape(0)};
   runtime.run([&] {
     cuda::top_logprobs_torch(runtime.context(), top);
     cuda::gather_logprobs_torch(runtime.context(), gather);
@@ -145,7 +157,8 @@ py::tuple top_logprobs(DeviceRuntime& runtime, const std::string& dtype_text, co
 
 void bind_cuda_operators([[maybe_unused]] py::module_& m) {
 #ifdef QF_WITH_CUDA
-  py::class_<DeviceRuntime> runtime(m, "DeviceOperatorRuntime", "The operators of an engine profile on this machine's GPU.");
+  py::class_<DeviceRuntime> runtime(m, "DeviceOperatorRuntime",
+                                    "The operators of an engine profile on this machine's GPU.");
   runtime
       .def(py::init<const std::string&, int, const SfuTables&, bool, int>(), py::arg("profile"),
            py::arg("compute_major"), py::arg("tables"), py::arg("own_sfu"), py::arg("repeat") = 1)

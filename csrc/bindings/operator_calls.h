@@ -126,10 +126,9 @@ py::array rotary(Runtime& runtime, const std::string& dtype_text, const py::arra
   require_shape(positions, {x.shape(0)}, "positions");
   checked(cache, dtype, {-1, x.shape(2)}, "cache");
   py::array out = copied(x, dtype);
-  runtime.run(runtime.set().rotary,
-              RotaryArgs{dtype, static_cast<const int64_t*>(runtime.in(positions)), runtime.in(cache),
-                         runtime.inout(out), x.shape(0), x.shape(1), x.shape(2), x.shape(1) * x.shape(2),
-                         cache.shape(0)});
+  runtime.run(runtime.set().rotary, RotaryArgs{dtype, static_cast<const int64_t*>(runtime.in(positions)),
+                                               runtime.in(cache), runtime.inout(out), x.shape(0), x.shape(1),
+                                               x.shape(2), x.shape(1) * x.shape(2), cache.shape(0)});
   return out;
 }
 
@@ -145,8 +144,8 @@ py::array rotary_heads(Runtime& runtime, const std::string& dtype_text, const py
   py::array out = copied(rows, dtype);
   char* x = static_cast<char*>(runtime.inout(out)) + first * dtype_bytes(dtype);
   runtime.run(runtime.set().rotary,
-              RotaryArgs{dtype, static_cast<const int64_t*>(runtime.in(positions)), runtime.in(cache), x,
-                         rows.shape(0), heads, cache.shape(1), rows.shape(1), cache.shape(0)});
+              RotaryArgs{dtype, static_cast<const int64_t*>(runtime.in(positions)), runtime.in(cache), x, rows.shape(0),
+                         heads, cache.shape(1), rows.shape(1), cache.shape(0)});
   return out;
 }
 

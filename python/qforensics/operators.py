@@ -102,7 +102,8 @@ def rms_norm(
     """RMS norm of the last axis of `x` [rows, columns] or [tokens, heads, columns] (the per-head norm of Qwen3)."""
     name, bits = _bits(x)
     _, w = _bits(weight, _DTYPES[name])
-    return _values(name, _runtime("rms_norm", definition, profile, compute_major, isa, executor).rms_norm(name, bits, w, epsilon))
+    run = _runtime("rms_norm", definition, profile, compute_major, isa, executor)
+    return _values(name, run.rms_norm(name, bits, w, epsilon))
 
 
 def fused_add_rms_norm(
@@ -174,7 +175,8 @@ def silu_and_mul(
 ) -> "NDArray[np.generic]":
     """silu(gate) * up for `x` [rows, gate | up]."""
     name, bits = _bits(x)
-    return _values(name, _runtime("silu_and_mul", definition, profile, compute_major, isa, executor).silu_and_mul(name, bits))
+    run = _runtime("silu_and_mul", definition, profile, compute_major, isa, executor)
+    return _values(name, run.silu_and_mul(name, bits))
 
 
 def attention(
@@ -256,13 +258,12 @@ def log_softmax(
 ) -> NDArray[np.float32]:
     """Logprobs [rows, vocabulary] of `logits`."""
     name, bits = _bits(logits)
-    out: NDArray[np.float32] = _runtime("log_softmax", definition, profile, compute_major, isa, executor).log_softmax(name, bits)
+    run = _runtime("log_softmax", definition, profile, compute_major, isa, executor)
+    out: NDArray[np.float32] = run.log_softmax(name, bits)
     return out
 
 
-def top_k(
-    logprobs: ArrayLike, k: int, *, executor: str = "cpu"
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def top_k(logprobs: ArrayLike, k: int, *, executor: str = "cpu") -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Ids and values of the `k` largest per row: value descending (NaN last), then id ascending."""
     run = _runtime("top_k", None, PROFILE, 9, None, executor)
     ids, values = run.top_k(np.ascontiguousarray(logprobs, np.float32), k)

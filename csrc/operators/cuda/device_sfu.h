@@ -11,8 +11,8 @@ enum class OwnSfu : uint8_t { never, when_equal };
 
 class DeviceSfu {
  public:
-  /// Copies the tables (lg2's where there are any). when_equal: compares the own unit's ex2, rcp and rsqrt with them, over
-  /// all 2^32 inputs.
+  /// Copies the tables (lg2's where there are any). when_equal: compares the own unit's ex2, rcp and rsqrt with them,
+  /// over all 2^32 inputs.
   DeviceSfu(const SfuView& host, bool has_lg2, OwnSfu own, const Allocator& allocator, void* stream);
 
   /// Device pointers.

@@ -18,7 +18,9 @@ Noted noted(unsigned long long packed) {
 
 }  // namespace
 
-Faults::Faults(const Allocator& allocator, void* stream) : slots_(allocator, kFaults, stream), stream_(stream) { clear(); }
+Faults::Faults(const Allocator& allocator, void* stream) : slots_(allocator, kFaults, stream), stream_(stream) {
+  clear();
+}
 
 void Faults::clear() {
   cuda::check(cudaMemsetAsync(slots_.data(), 0xFF, slots_.bytes(), static_cast<cudaStream_t>(stream_)), "clear faults");

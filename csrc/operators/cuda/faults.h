@@ -1,5 +1,5 @@
-// Ids and positions that lie outside their tables, found while kernels run. A kernel writes zeros for such a row and notes
-// the first one; whoever waits for the stream anyway asks here, so that no call has to wait for its own check.
+// Ids and positions that lie outside their tables, found while kernels run. A kernel writes zeros for such a row and
+// notes the first one; whoever waits for the stream anyway asks here, so that no call has to wait for its own check.
 #pragma once
 
 #include <cstdint>

@@ -62,8 +62,7 @@ void run(const DeviceOperatorContext& context, const FusedAddRmsNormArgs& args) 
 }  // namespace
 
 void fused_add_rms_norm_vllm(const DeviceOperatorContext& context, const FusedAddRmsNormArgs& args) {
-  with_half_storage(args.dtype, "fused_add_rms_norm vllm",
-                    [&](auto stored) { run<decltype(stored)>(context, args); });
+  with_half_storage(args.dtype, "fused_add_rms_norm vllm", [&](auto stored) { run<decltype(stored)>(context, args); });
 }
 
 }  // namespace qf::cuda

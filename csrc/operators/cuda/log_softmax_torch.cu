@@ -9,7 +9,8 @@ namespace {
 
 /// `wide`: rows of out are aligned for 16 bytes. Logprobs are written past the caches, which the row needs.
 template <class Stored, class Sfu>
-__global__ void __launch_bounds__(kRowThreads, 2) log_softmax_rows(LogSoftmaxArgs args, bool aligned, bool wide, Sfu sfu) {
+__global__ void __launch_bounds__(kRowThreads, 2)
+    log_softmax_rows(LogSoftmaxArgs args, bool aligned, bool wide, Sfu sfu) {
   __shared__ float warps[kWarp + 1];
   using Word = typename Stored::Word;
   const int64_t index = blockIdx.x;
@@ -18,7 +19,7 @@ __global__ void __launch_bounds__(kRowThreads, 2) log_softmax_rows(LogSoftmaxArg
   const float largest = block_max(thread_largest(row), warps);
   const RowTotals totals{largest, cuda_logf(exp_sum(row, largest, sfu, warps))};
   float* out = args.out + index * args.columns;
-  row.visit([&](int first, int count, const float(&values)[8]) {
+  row.visit([&](int first, int count, const float (&values)[8]) {
     if (wide && count == 8) {
       const auto four = [&](int i) {
         return make_float4(totals.logprob(values[i]), totals.logprob(values[i + 1]), totals.logprob(values[i + 2]),
@@ -39,7 +40,8 @@ __global__ void __launch_bounds__(kRowThreads, 2) log_softmax_rows(LogSoftmaxArg
 
 void log_softmax_torch(const DeviceOperatorContext& context, const LogSoftmaxArgs& args) {
   if (args.rows == 0) return;
-  const bool aligned = aligned_for(args.logits, args.stride * 2, 16), wide = aligned_for(args.out, args.columns * 4, 16);
+  const bool aligned = aligned_for(args.logits, args.stride * 2, 16),
+             wide = aligned_for(args.out, args.columns * 4, 16);
   with_half_storage(args.dtype, "log_softmax torch", [&](auto stored) {
     with_sfu(*context.sfu, [&](auto sfu) {
       log_softmax_rows<decltype(stored)>

@@ -17,7 +17,7 @@ struct LogprobRow {
   __device__ __forceinline__ float at(int i) const { return totals.logprob(logits.at(i)); }
   template <class Visit>
   __device__ __forceinline__ void visit(const Visit& visit) const {
-    logits.visit([&](int first, int count, float(&values)[8]) {
+    logits.visit([&](int first, int count, float (&values)[8]) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) values[i] = totals.logprob(values[i]);
       visit(first, count, values);
@@ -65,8 +65,8 @@ void top_logprobs_torch(const DeviceOperatorContext& context, const TopLogprobsA
   with_half_storage(args.dtype, "log_softmax torch", [&](auto stored) {
     with_sfu(*context.sfu, [&](auto sfu) {
       top_logprob_rows<decltype(stored)>
-          <<<static_cast<unsigned>(args.rows), kRowThreads, 0, static_cast<cudaStream_t>(context.stream)>>>(args, aligned,
-                                                                                                            sfu);
+          <<<static_cast<unsigned>(args.rows), kRowThreads, 0, static_cast<cudaStream_t>(context.stream)>>>(
+              args, aligned, sfu);
     });
   });
   check_launch("top_logprobs_torch");

@@ -1,9 +1,10 @@
-// What a trace keeps of log_softmax_torch, straight from the logits: the k largest logprobs of a row and those of requested
-// ids, with the bits of log_softmax_torch followed by top_k_by_value, but without writing the logprobs of a whole row.
+// What a trace keeps of log_softmax_torch, straight from the logits: the k largest logprobs of a row and those of
+// requested ids, with the bits of log_softmax_torch followed by top_k_by_value, but without writing the logprobs of a
+// whole row.
 #pragma once
 
-#include "operators/cuda/device_context.h"
 #include "operators/context.h"
+#include "operators/cuda/device_context.h"
 
 namespace qf::cuda {
 

@@ -1,5 +1,5 @@
-// The kernel behind vLLM's two RMS norms: the threads of a row are the real kernel's, and so are their sums. Short rows share
-// a block.
+// The kernel behind vLLM's two RMS norms: the threads of a row are the real kernel's, and so are their sums. Short rows
+// share a block.
 #pragma once
 
 #include <algorithm>
@@ -112,8 +112,8 @@ void launch_norm(const DeviceOperatorContext& context, const Rows& rows, const N
 
 /// out = (x * s) * weight, rounded once.
 template <class Stored, int N>
-__device__ __forceinline__ void write_norm(typename Stored::Word* out, const typename Stored::Word* weight, bool aligned,
-                                           float (&x)[N], float scale) {
+__device__ __forceinline__ void write_norm(typename Stored::Word* out, const typename Stored::Word* weight,
+                                           bool aligned, float (&x)[N], float scale) {
   float w[N];
   load<Stored>(weight, aligned, w);
 #pragma unroll

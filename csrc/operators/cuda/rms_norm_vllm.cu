@@ -48,11 +48,14 @@ void run(const DeviceOperatorContext& context, const RmsNormArgs& args) {
   using Word = typename Stored::Word;
   const int64_t length = std::gcd<int64_t>(8, args.columns);
   const size_t bytes = static_cast<size_t>(length) * sizeof(Word);
-  const bool aligned = aligned_for(args.x, args.stride * 2, bytes) && aligned_for(args.out, args.inner_stride * 2, bytes) &&
-                       aligned_for(args.weight, 0, bytes);
-  const PlainRows<Stored> rows{static_cast<const Word*>(args.x), static_cast<const Word*>(args.weight),
-                               static_cast<Word*>(args.out),     args.stride,
-                               args.inner_stride,                static_cast<uint32_t>(args.inner_rows),
+  const bool aligned = aligned_for(args.x, args.stride * 2, bytes) &&
+                       aligned_for(args.out, args.inner_stride * 2, bytes) && aligned_for(args.weight, 0, bytes);
+  const PlainRows<Stored> rows{static_cast<const Word*>(args.x),
+                               static_cast<const Word*>(args.weight),
+                               static_cast<Word*>(args.out),
+                               args.stride,
+                               args.inner_stride,
+                               static_cast<uint32_t>(args.inner_rows),
                                aligned};
   const NormShape shape = norm_shape(args.rows, args.columns, length, args.epsilon);
   const char* name = "rms_norm_vllm";

@@ -1,5 +1,5 @@
-// The fp32 cache is rounded from the host's double pow, cos and sin, which a device's differ from in rare last bits: so the
-// host computes it, once per model, and the device gets a copy.
+// The fp32 cache is rounded from the host's double pow, cos and sin, which a device's differ from in rare last bits: so
+// the host computes it, once per model, and the device gets a copy.
 #include <vector>
 
 #include "base/thread_pool.h"

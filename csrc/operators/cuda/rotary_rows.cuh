@@ -13,7 +13,8 @@ constexpr int kRotaryThreads = 256;
 
 /// Turn: first(x, y, cosine, sine) and second(...). N pairs at once.
 template <class Stored, class Turn, int N>
-__global__ void __launch_bounds__(kRotaryThreads) rotary_rows(RotaryArgs args, bool aligned, unsigned long long* fault) {
+__global__ void __launch_bounds__(kRotaryThreads)
+    rotary_rows(RotaryArgs args, bool aligned, unsigned long long* fault) {
   using Word = typename Stored::Word;
   const int64_t token = blockIdx.x, position = args.positions[token];
   if (position < 0 || position >= args.cache_rows) {
@@ -48,7 +49,8 @@ void launch_rotary(const DeviceOperatorContext& context, const RotaryArgs& args,
   if (args.tokens == 0) return;
   constexpr int kVector = 16 / sizeof(typename Stored::Word);
   const int64_t word = sizeof(typename Stored::Word);
-  const bool aligned = aligned_for(args.x, args.stride * word, 16) && aligned_for(args.cache, args.head_size * word, 16);
+  const bool aligned =
+      aligned_for(args.x, args.stride * word, 16) && aligned_for(args.cache, args.head_size * word, 16);
   const auto grid = static_cast<unsigned>(args.tokens);
   const auto stream = static_cast<cudaStream_t>(context.stream);
   unsigned long long* fault = context.faults->slot(Fault::position);

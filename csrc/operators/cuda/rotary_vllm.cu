@@ -8,7 +8,9 @@ namespace {
 
 struct FusedTurn {
   static __device__ float first(float x, float y, float cosine, float sine) { return rotate_first(x, y, cosine, sine); }
-  static __device__ float second(float x, float y, float cosine, float sine) { return rotate_second(x, y, cosine, sine); }
+  static __device__ float second(float x, float y, float cosine, float sine) {
+    return rotate_second(x, y, cosine, sine);
+  }
 };
 
 }  // namespace

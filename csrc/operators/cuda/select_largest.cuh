@@ -1,8 +1,8 @@
 // The k largest of a row by a block, in the order of ../top_k_by_value.cpp, without memory beside the block's own.
 //
-// Keys are 64 bits: the value's order above, the id's complement below; all differ, and a larger key comes earlier. Ranks are
-// written 1,024 at a time. The first ones take a short cut: the k-th largest of the threads' own maxima is a bound that few
-// elements reach; those are collected and sorted. Else the bound is found digit by digit over the row.
+// Keys are 64 bits: the value's order above, the id's complement below; all differ, and a larger key comes earlier.
+// Ranks are written 1,024 at a time. The first ones take a short cut: the k-th largest of the threads' own maxima is a
+// bound that few elements reach; those are collected and sorted. Else the bound is found digit by digit over the row.
 #pragma once
 
 #include "operators/cuda/softmax_row.cuh"
@@ -59,7 +59,7 @@ __device__ RankKey key_of_rank(const Row& row, unsigned rank, RankKey end, Selec
   for (int shift = 56; shift >= 0; shift -= 8) {
     if (threadIdx.x < 256) memory.histogram[threadIdx.x] = 0;
     __syncthreads();
-    row.visit([&](int first, int count, const float(&values)[Row::kVector]) {
+    row.visit([&](int first, int count, const float (&values)[Row::kVector]) {
       for (int i = 0; i < count; ++i) {
         const RankKey key = rank_key(values[i], first + i);
         const bool matches = shift == 56 || key >> (shift + 8) == prefix >> (shift + 8);
@@ -80,7 +80,7 @@ template <class Row>
 __device__ __forceinline__ void collect(const Row& row, RankKey begin, RankKey end, SelectMemory& memory) {
   if (threadIdx.x == 0) memory.count = 0;
   __syncthreads();
-  row.visit([&](int first, int count, const float(&values)[Row::kVector]) {
+  row.visit([&](int first, int count, const float (&values)[Row::kVector]) {
 #pragma unroll
     for (int i = 0; i < Row::kVector; ++i) {
       if (i >= count || value_order(values[i]) < static_cast<uint32_t>(begin >> 32)) continue;

@@ -1,5 +1,5 @@
-// A sum in double, one addition after the other, as the fp32 definitions have it: the block computes the addends of the next
-// tile while one thread adds those of the last.
+// A sum in double, one addition after the other, as the fp32 definitions have it: the block computes the addends of the
+// next tile while one thread adds those of the last.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@ namespace qf::cuda {
 
 constexpr int kSerialThreads = 256, kSerialTile = 1024;
 
-/// element(0) + element(1) + ... + element(n - 1), from 0, in every thread of a block of kSerialThreads. element(i) is asked
-/// once, by any thread. tiles: shared memory, double[2 * kSerialTile].
+/// element(0) + element(1) + ... + element(n - 1), from 0, in every thread of a block of kSerialThreads. element(i) is
+/// asked once, by any thread. tiles: shared memory, double[2 * kSerialTile].
 template <class Element>
 __device__ double serial_sum(int64_t n, const Element& element, double* tiles) {
   const int64_t count = (n + kSerialTile - 1) / kSerialTile;

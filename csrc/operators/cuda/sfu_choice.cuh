@@ -1,4 +1,5 @@
-// The two ways to a special function's value in a kernel: tables, or the GPU's own unit where it is known to equal them.
+// The two ways to a special function's value in a kernel: tables, or the GPU's own unit where it is known to equal
+// them.
 #pragma once
 
 #include "operators/cuda/device_sfu.h"

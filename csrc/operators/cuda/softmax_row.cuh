@@ -1,5 +1,5 @@
-// Rows of a vocabulary and the pieces of torch's log-softmax over them: a block of 1,024 threads has a row, thread t its
-// vectors t, t + 1024, ...
+// Rows of a vocabulary and the pieces of torch's log-softmax over them: a block of 1,024 threads has a row, thread t
+// its vectors t, t + 1024, ...
 #pragma once
 
 #include "numerics/cuda_math.h"
@@ -32,7 +32,8 @@ struct StoredRow {
 
   __device__ __forceinline__ float at(int i) const { return Stored::widen(words[i]); }
 
-  /// visit(first, count, values[kVector]) for every vector of this thread; count is below kVector only at the row's end.
+  /// visit(first, count, values[kVector]) for every vector of this thread; count is below kVector only at the row's
+  /// end.
   template <class Visit>
   __device__ __forceinline__ void visit(const Visit& visit) const {
     const int whole = columns / kVector, rest = columns % kVector;
@@ -66,7 +67,7 @@ struct StoredRow {
 template <class Row>
 __device__ __forceinline__ float thread_largest(const Row& row) {
   float largest = -INFINITY;
-  row.visit([&](int, int count, const float(&values)[Row::kVector]) {
+  row.visit([&](int, int count, const float (&values)[Row::kVector]) {
 #pragma unroll
     for (int i = 0; i < Row::kVector; ++i) {
       if (i < count) largest = fmaxf(largest, values[i]);
@@ -75,13 +76,13 @@ __device__ __forceinline__ float thread_largest(const Row& row) {
   return largest;
 }
 
-/// Sum of exp(x - largest): a thread's chain of fma, warps by offsets 16 .. 1, one warp over their sums the same way. In
-/// every thread. warps: 33 floats.
+/// Sum of exp(x - largest): a thread's chain of fma, warps by offsets 16 .. 1, one warp over their sums the same way.
+/// In every thread. warps: 33 floats.
 template <class Row, class Sfu>
 __device__ __forceinline__ float exp_sum(const Row& row, float largest, const Sfu& sfu, float* warps) {
   static_assert(Row::kVector == 8);
   float sum = 0.0f;
-  row.visit([&](int, int count, const float(&values)[8]) {
+  row.visit([&](int, int count, const float (&values)[8]) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       if (i >= count) continue;

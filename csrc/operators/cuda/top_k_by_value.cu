@@ -11,7 +11,7 @@ __global__ void __launch_bounds__(kRowThreads, 2) top_k_rows(TopKArgs args, bool
   const int64_t index = blockIdx.x;
   const StoredRow<StoredFloat> row{args.logprobs + index * args.columns, static_cast<int>(args.columns), aligned};
   uint32_t order = 0;
-  row.visit([&](int, int count, const float(&values)[4]) {
+  row.visit([&](int, int count, const float (&values)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (i < count) order = max(order, value_order(values[i]));
