@@ -177,6 +177,8 @@ def attention(
     compute_major: int = 9,
     definition: str | None = None,
     isa: str | None = None,
+    executor: str = "cpu",
+    scheme: str | None = None,
 ) -> list["NDArray[np.generic]"]:
     """Causal attention of a batch of sequences.
 
@@ -190,6 +192,11 @@ def attention(
         Of the GPU: multiprocessors; products per step, fraction bits and zero exponent of its matrix unit.
     panels
         What earlier calls prepared of `k` and `v`, one per sequence; extended by this call.
+    executor
+        "cpu", or "cuda": the first GPU of this machine. The same bits (a NaN of the fp32 definition aside).
+    scheme
+        How the GPU takes a matrix unit's steps: "native", "pinned" or "definition"; by default the fastest that gives the
+        unit's bits there. One that does not is for negative controls.
 
     Returns
     -------
@@ -198,13 +205,20 @@ def attention(
     """
     name, first = _bits(q[0])
     dtype = _DTYPES[name]
-    run = _runtime("attention", definition, profile, compute_major, isa)
+    if executor not in ("cpu", "cuda"):
+        raise ValueError(f"unknown executor {executor!r}; one of: cpu, cuda")
     arrays = [
         [first, *(_bits(a, dtype)[1] for a in q[1:])],
         [_bits(a, dtype)[1] for a in k],
         [_bits(a, dtype)[1] for a in v],
     ]
-    out = run.attention(name, *arrays, scale, sm_count, *unit, list(panels))
+    if executor == "cuda":
+        chosen = definition or _core.attention_definition(profile, compute_major)
+        tables = None if chosen == "fp32" else sfu_tables(lg2=True)
+        out, _ = _core.attention_cuda(chosen, tables, name, *arrays, scale, sm_count, *unit, scheme)
+    else:
+        run = _runtime("attention", definition, profile, compute_major, isa)
+        out = run.attention(name, *arrays, scale, sm_count, *unit, list(panels))
     return [_values(name, a) for a in out]
 
 
