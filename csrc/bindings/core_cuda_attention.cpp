@@ -60,7 +60,8 @@ struct DeviceCall {
     cuda::copy_to_host(&byte, buffers.front().data(), 1, nullptr);
   }
   void fetch() const {
-    for (size_t i = 0; i < sequences.size(); ++i) cuda::copy_to_host(host_out[i], sequences[i].out, out_bytes[i], nullptr);
+    for (size_t i = 0; i < sequences.size(); ++i)
+      cuda::copy_to_host(host_out[i], sequences[i].out, out_bytes[i], nullptr);
   }
 };
 
@@ -96,9 +97,19 @@ py::tuple attention_cuda(const std::string& definition, const SfuTables* tables,
   }
   const MatrixUnit unit{products, fraction_bits, Rounding::fp32_toward_zero, zero_exponent,
                         dtype == DType::fp16 ? -14 : -126};
-  const AttentionArgs args{dtype, call.sequences.data(), static_cast<int64_t>(call.sequences.size()), heads, kv_heads,
-                           size,  heads * size,          kv_heads * size, kv_heads * size, heads * size,
-                           scale, sm_count,              unit};
+  const AttentionArgs args{dtype,
+                           call.sequences.data(),
+                           static_cast<int64_t>(call.sequences.size()),
+                           heads,
+                           kv_heads,
+                           size,
+                           heads * size,
+                           kv_heads * size,
+                           kv_heads * size,
+                           heads * size,
+                           scale,
+                           sm_count,
+                           unit};
   cuda::AttentionContext context{&cuda::runtime_allocator(), nullptr, own, {}};
   if (scheme) context.scheme = parse_scheme(*scheme);
   context.workspace = workspace;

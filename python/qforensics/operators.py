@@ -195,8 +195,8 @@ def attention(
     executor
         "cpu", or "cuda": the first GPU of this machine. The same bits (a NaN of the fp32 definition aside).
     scheme
-        How the GPU takes a matrix unit's steps: "native", "pinned" or "definition"; by default the fastest that gives the
-        unit's bits there. One that does not is for negative controls.
+        How the GPU takes a matrix unit's steps: "native", "pinned" or "definition"; by default the fastest that gives
+        the unit's bits there. One that does not is for negative controls.
 
     Returns
     -------

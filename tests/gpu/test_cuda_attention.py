@@ -141,7 +141,7 @@ def test_the_wrong_split_shows() -> None:
     q, k, v = ([x] for x in sequence("normal", FP16, 1, 1500, (8, 2), 64, 5))
     call = {"scale": 0.125, "unit": UNITS["a100"][0], "definition": "fa2"}
     wanted = operators.attention(q, k, v, sm_count=108, **call)[0]
-    found = operators.attention(q, k, v, sm_count=16, executor="cuda", **call)[0]
+    found = operators.attention(q, k, v, sm_count=1, executor="cuda", **call)[0]
     assert (bits(found) != bits(wanted)).any()
 
 

@@ -163,17 +163,21 @@ struct Pinned {
     return out;
   }
   __device__ void run(float (&c)[4], const Left& a, const Right& b) const {
-    const uint32_t e01 = largest_pair<kPairs>(a.e[0], b.e[0], b.e[1], exponent_pair(c[0], c[1]));
-    const uint32_t e23 = largest_pair<kPairs>(a.e[1], b.e[0], b.e[1], exponent_pair(c[2], c[3]));
     float d[4];
-    const uint32_t outside = pinned_step<Format, Accumulator>(d, a.a[0], a.a[1], b.b, e01, e23, c, pin);
-    if (__any_sync(0xFFFFFFFFu, outside != 0)) {
-      const float4 repaired = repair(*this, {d[0], d[1], d[2], d[3]}, {c[0], c[1], c[2], c[3]}, a, b, e01, e23);
-      c[0] = repaired.x, c[1] = repaired.y, c[2] = repaired.z, c[3] = repaired.w;
-      return;
-    }
+    const uint32_t outside = attempt(d, c, a, b);
+    if (__any_sync(0xFFFFFFFFu, outside != 0)) repair_into(d, c, a, b);
 #pragma unroll
     for (int i = 0; i < 4; ++i) c[i] = d[i];
+  }
+
+  __device__ uint32_t attempt(float (&d)[4], const float (&c)[4], const Left& a, const Right& b) const {
+    const uint32_t e01 = largest_pair<kPairs>(a.e[0], b.e[0], b.e[1], exponent_pair(c[0], c[1]));
+    const uint32_t e23 = largest_pair<kPairs>(a.e[1], b.e[0], b.e[1], exponent_pair(c[2], c[3]));
+    return pinned_step<Format, Accumulator>(d, a.a[0], a.a[1], b.b, e01, e23, c, pin);
+  }
+  __device__ __forceinline__ void repair_into(float (&d)[4], const float (&c)[4], const Left& a, const Right& b) const {
+    const float4 repaired = repair(*this, {d[0], d[1], d[2], d[3]}, {c[0], c[1], c[2], c[3]}, a, b);
+    d[0] = repaired.x, d[1] = repaired.y, d[2] = repaired.z, d[3] = repaired.w;
   }
 
   /// The step adds nothing: all its products are zero, and the accumulator is no Inf or NaN (which the definition turns
@@ -185,14 +189,15 @@ struct Pinned {
 
   /// Outputs outside the first window: nothing to add, the other windows, then the definition.
   /// A function of its own, by value: the fast path keeps its registers and stays short.
-  static __device__ __noinline__ float4 repair(Pinned self, float4 outputs, float4 accumulators, Left a, Right b,
-                                               uint32_t e01, uint32_t e23) {
+  static __device__ __noinline__ float4 repair(Pinned self, float4 outputs, float4 accumulators, Left a, Right b) {
     float d[4] = {outputs.x, outputs.y, outputs.z, outputs.w};
-    self.repair_outputs(d, {accumulators.x, accumulators.y, accumulators.z, accumulators.w}, a, b, e01, e23);
+    self.repair_outputs(d, {accumulators.x, accumulators.y, accumulators.z, accumulators.w}, a, b);
     return {d[0], d[1], d[2], d[3]};
   }
-  __device__ __forceinline__ void repair_outputs(float (&d)[4], const float (&c)[4], const Left& a, const Right& b,
-                                                 uint32_t e01, uint32_t e23) const {
+  __device__ __forceinline__ void repair_outputs(float (&d)[4], const float (&c)[4], const Left& a,
+                                                 const Right& b) const {
+    const uint32_t e01 = largest_pair<kPairs>(a.e[0], b.e[0], b.e[1], exponent_pair(c[0], c[1]));
+    const uint32_t e23 = largest_pair<kPairs>(a.e[1], b.e[0], b.e[1], exponent_pair(c[2], c[3]));
     constexpr uint32_t kBelowAll = 0x80008000u;
     const uint32_t products[2] = {largest_pair<kPairs>(a.e[0], b.e[0], b.e[1], kBelowAll),
                                   largest_pair<kPairs>(a.e[1], b.e[0], b.e[1], kBelowAll)};

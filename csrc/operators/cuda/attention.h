@@ -9,7 +9,8 @@
 
 namespace qf::cuda {
 
-/// What a call gets besides its arguments. None of it changes a result, but `scheme`, which only tests and benchmarks set.
+/// What a call gets besides its arguments. None of it changes a result, but `scheme`, which only tests and benchmarks
+/// set.
 struct AttentionContext {
   const Allocator* allocator;
   void* stream;
@@ -17,14 +18,14 @@ struct AttentionContext {
   SfuView sfu;           // the emulated unit's tables, device pointers; unused by the fp32 definition
   bool own_ex2 = false;  // this GPU's ex2 gives the tables' bits for every input, so it may be asked instead
   std::optional<Scheme> scheme = std::nullopt;  // nothing: attention_scheme
-  size_t workspace = size_t{256} << 20;         // bytes for the parts of split keys; exceeded by a single sequence alone
+  size_t workspace = size_t{256} << 20;  // bytes for the parts of split keys; exceeded by a single sequence alone
 };
 
 /// The scheme that attention takes for an emulated unit.
 Scheme attention_scheme(const MatrixUnit& unit, OwnUnit own);
 
-/// `args` as on the CPU, with device pointers in its sequences (`panels` unused); flash attention asks for 16-byte aligned
-/// tokens. The calls are in the order of the stream and do not wait.
+/// `args` as on the CPU, with device pointers in its sequences (`panels` unused); flash attention asks for 16-byte
+/// aligned tokens. The calls are in the order of the stream and do not wait.
 void attention_fa3(const AttentionContext& context, const AttentionArgs& args);
 void attention_fa2(const AttentionContext& context, const AttentionArgs& args);
 void attention_fp32(const AttentionContext& context, const AttentionArgs& args);
