@@ -9,6 +9,7 @@
 #ifdef QF_WITH_CUDA
 #include "base/cuda/gpu.h"
 #include "base/cuda/stopwatch.h"
+#include "operators/cuda/attention_scheme.h"
 #include "operators/cuda/device_operator_set.h"
 #include "operators/cuda/logprobs_torch.h"
 #endif
@@ -22,7 +23,8 @@ namespace {
 class DeviceRuntime {
  public:
   DeviceRuntime(const std::string& profile, int compute_major, const SfuTables* tables, bool own_sfu, int timed)
-      : set_(checked_set(profile, compute_major)),
+      : own_(cuda::own_unit(cuda::require_gpu(0).compute_capability)),
+        set_(operator_set(profile, compute_major)),
         device_set_(cuda::device_operator_set(set_)),
         faults_(memory(), nullptr),
         timed_(timed) {
@@ -38,7 +40,9 @@ class DeviceRuntime {
   const cuda::DeviceOperatorSet& set() const { return device_set_; }
   bool own_sfu() const { return sfu_ && sfu_->own_is_equal(); }
   const std::vector<float>& milliseconds() const { return milliseconds_; }
-  cuda::DeviceOperatorContext context() const { return {&memory(), nullptr, sfu_ ? &*sfu_ : nullptr, &faults_}; }
+  cuda::DeviceOperatorContext context() const {
+    return {&memory(), nullptr, sfu_ ? &*sfu_ : nullptr, &faults_, own_};
+  }
 
   const void* in(const py::array& array) { return upload(array); }
   void* out(py::array& array) {
@@ -55,9 +59,14 @@ class DeviceRuntime {
   /// Runs once, or, where times are asked for, as time_calls does: always over the same arrays.
   template <class Args>
   void run(const cuda::DeviceDefinition<Args>& definition, const Args& args) {
+    run(definition, args, context());
+  }
+  template <class Args>
+  void run(const cuda::DeviceDefinition<Args>& definition, const Args& args,
+           const cuda::DeviceOperatorContext& context) {
     run([&] {
-      require_tables(sfu_.has_value(), definition.name);
-      definition(context(), args);
+      require_tables(context.sfu != nullptr, definition.name);
+      definition(context, args);
     });
   }
   template <class Call>
@@ -84,10 +93,6 @@ class DeviceRuntime {
     size_t bytes;
   };
   static const cuda::Allocator& memory() { return cuda::runtime_allocator(); }
-  static OperatorSet checked_set(const std::string& profile, int compute_major) {
-    cuda::require_gpu(0);
-    return operator_set(profile, compute_major);
-  }
   char* reserve(py::ssize_t bytes) {
     try {
       buffers_.emplace_back(memory(), static_cast<size_t>(bytes), nullptr);
@@ -104,6 +109,7 @@ class DeviceRuntime {
     return data;
   }
 
+  cuda::OwnUnit own_;
   OperatorSet set_;
   cuda::DeviceOperatorSet device_set_;
   std::optional<cuda::DeviceSfu> sfu_;
@@ -113,6 +119,24 @@ class DeviceRuntime {
   std::vector<cuda::Buffer<char>> buffers_;
   std::vector<Result> results_;
 };
+
+py::list attention(DeviceRuntime& runtime, const std::string& dtype_text, const std::vector<py::array>& q,
+                   const std::vector<py::array>& k, const std::vector<py::array>& v, float scale, int64_t sm_count,
+                   int products, int fraction_bits, int zero_exponent, const std::optional<std::string>& scheme,
+                   const std::optional<size_t>& workspace) {
+  cuda::DeviceOperatorContext context = runtime.context();
+  if (scheme) context.scheme = cuda::parse_scheme(*scheme);
+  context.workspace = workspace.value_or(context.workspace);
+  const AttentionCall call = attention_call(runtime, dtype_text, q, k, v, scale, sm_count,
+                                            {products, fraction_bits, Rounding::fp32_toward_zero, zero_exponent, 0});
+  runtime.run(runtime.set().attention, call.args(), context);
+  return call.outputs;
+}
+
+std::string attention_scheme_name(int products, int fraction_bits, int compute_capability) {
+  const MatrixUnit unit{products, fraction_bits, Rounding::fp32_toward_zero, 0, 0};
+  return cuda::scheme_name(cuda::attention_scheme(unit, cuda::own_unit(compute_capability)));
+}
 
 /// log_softmax torch and top_k without the logprobs between them, and those of (row, id) pairs.
 py::tuple top_logprobs(DeviceRuntime& runtime, const std::string& dtype_text, const py::array& logits, int64_t k,
@@ -170,8 +194,13 @@ void bind_cuda_operators([[maybe_unused]] py::module_& m) {
       .def_property_readonly("own_sfu", &DeviceRuntime::own_sfu,
                              "The GPU's own special-function unit was asked for and equals the tables everywhere.")
       .def_property_readonly("milliseconds", &DeviceRuntime::milliseconds, "Of every timed repetition of the last call.")
+      .def("attention", &attention, py::arg("dtype"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("scale"),
+           py::arg("sm_count"), py::arg("products"), py::arg("fraction_bits"), py::arg("zero_exponent"),
+           py::arg("scheme") = py::none(), py::arg("workspace") = py::none())
       .def("top_logprobs", &top_logprobs);
   bind_operator_calls(runtime);
+  m.def("attention_scheme", &attention_scheme_name, py::arg("products"), py::arg("fraction_bits"),
+        py::arg("compute_capability"));
 #endif
 }
 

@@ -186,6 +186,7 @@ def attention(
     definition: str | None = None,
     isa: str | None = None,
     executor: str = "cpu",
+    scheme: str | None = None,
 ) -> list["NDArray[np.generic]"]:
     """Causal attention of a batch of sequences.
 
@@ -198,7 +199,10 @@ def attention(
     sm_count, unit
         Of the GPU: multiprocessors; products per step, fraction bits and zero exponent of its matrix unit.
     panels
-        What earlier calls prepared of `k` and `v`, one per sequence; extended by this call.
+        What earlier calls prepared of `k` and `v`, one per sequence; extended by this call. On the CPU only.
+    scheme
+        How a GPU (`executor` "cuda") takes a matrix unit's steps: "native", "pinned" or "definition"; by default the
+        fastest that gives the unit's bits there. One that does not is for negative controls.
 
     Returns
     -------
@@ -207,13 +211,15 @@ def attention(
     """
     if not len(q) == len(k) == len(v) > 0:
         raise ValueError(f"q, k, v: expected an array per sequence, found {len(q)}, {len(k)} and {len(v)}")
+    if panels if executor == "cuda" else scheme:
+        raise ValueError("panels are the CPU's, a scheme is the GPU's")
     name, _ = _named("q[0]", q[0])
     run = _runtime("attention", definition, profile, compute_major, isa, executor)
     arrays = [
         [to_bits(f"{label}[{i}]", array, DTYPES[name]) for i, array in enumerate(each)]
         for label, each in (("q", q), ("k", k), ("v", v))
     ]
-    out = run.attention(name, *arrays, scale, sm_count, *unit, list(panels))
+    out = run.attention(name, *arrays, scale, sm_count, *unit, scheme if executor == "cuda" else list(panels))
     return [_values(name, a) for a in out]
 
 

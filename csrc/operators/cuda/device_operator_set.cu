@@ -4,14 +4,12 @@ namespace qf::cuda {
 
 DeviceOperatorSet device_operator_set(const OperatorSet& set) {
   DeviceOperatorSet device;
-#define QF_WITHOUT_ATTENTION
 #define QF_OPERATOR(...)
 #define QF_DEFINITION(operation, choice, notes, source) \
   if (set.operation.name == #choice) device.operation = {#choice, operation##_##choice};
 #include "operators/operators.def"
 #undef QF_DEFINITION
 #undef QF_OPERATOR
-#undef QF_WITHOUT_ATTENTION
   return device;
 }
 

@@ -15,13 +15,11 @@ struct DeviceDefinition {
 
 /// Notes of a call stay with the OperatorSet: they are the same.
 struct DeviceOperatorSet {
-#define QF_WITHOUT_ATTENTION
 #define QF_OPERATOR(name, Args) DeviceDefinition<Args> name;
 #define QF_DEFINITION(...)
 #include "operators/operators.def"
 #undef QF_DEFINITION
 #undef QF_OPERATOR
-#undef QF_WITHOUT_ATTENTION
 };
 
 /// The same definitions, on a device.

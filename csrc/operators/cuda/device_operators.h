@@ -1,6 +1,6 @@
 // The definitions of operators.def on a device, by the same names: void <operator>_<definition>(context, args), one .cu
-// file each. Args are the CPU's structs with device pointers; every call only queues work on the context's stream. The
-// bits are the CPU definitions'.
+// file each. Args are the CPU's structs with device pointers (attention's array of sequences is read on the host, their
+// panels are not used); every call only queues work on the context's stream. The bits are the CPU definitions'.
 #pragma once
 
 #include "operators/cuda/device_context.h"
@@ -8,7 +8,6 @@
 
 namespace qf::cuda {
 
-#define QF_WITHOUT_ATTENTION
 #define QF_OPERATOR(...)
 #define QF_DEFINITION(operation, choice, notes, source)           \
   void operation##_##choice(const DeviceOperatorContext& context, \
@@ -16,6 +15,5 @@ namespace qf::cuda {
 #include "operators/operators.def"
 #undef QF_DEFINITION
 #undef QF_OPERATOR
-#undef QF_WITHOUT_ATTENTION
 
 }  // namespace qf::cuda
