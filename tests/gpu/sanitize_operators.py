@@ -6,7 +6,9 @@ for tool in memcheck racecheck initcheck synccheck; do
 done
 """
 
+import ml_dtypes
 import numpy as np
+from test_cuda_attention import assert_equals_the_cpu, sequence
 from test_cuda_operators import both, gpu, numbers
 
 
@@ -40,8 +42,19 @@ def fp32() -> None:
     both("tables", "fp32", "rotary", "fp32", numbers("fp32", "normal", (7, 5, 64)), np.arange(7), cache)
 
 
+def attention() -> None:
+    for dtype in (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)):
+        for unit, definition in (("a100", "fa2"), ("h200", "fa3")):
+            lengths = [(1, 1500), (20, 30)]  # the first one's keys are split
+            batch = [sequence("normal", dtype, q, k, (4, 2), 64, k) for q, k in lengths]
+            assert_equals_the_cpu(batch, unit, definition=definition)
+    batch = [sequence("normal", np.dtype(np.float32), 20, 30, (4, 2), 64, 1)]
+    assert_equals_the_cpu(batch, "h200", profile="fp32", definition="fp32")
+
+
 if __name__ == "__main__":
     vllm("fp16")
     vllm("bf16")
     fp32()
+    attention()
     print("done")
