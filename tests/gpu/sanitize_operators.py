@@ -6,10 +6,12 @@ for tool in memcheck racecheck initcheck synccheck; do
 done
 """
 
-import ml_dtypes
 import numpy as np
-from test_cuda_attention import assert_equals_the_cpu, sequence
-from test_cuda_operators import both, gpu, numbers
+from test_cuda_attention import UNITS, sequence
+from test_cuda_operators import FORMS, both, gpu, numbers, same
+
+from qforensics import _core
+from qforensics._sfu import sfu_tables
 
 
 def vllm(dtype: str) -> None:
@@ -42,19 +44,25 @@ def fp32() -> None:
     both("tables", "fp32", "rotary", "fp32", numbers("fp32", "normal", (7, 5, 64)), np.arange(7), cache)
 
 
-def attention() -> None:
-    for dtype in (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)):
-        for unit, definition in (("a100", "fa2"), ("h200", "fa3")):
-            lengths = [(1, 1500), (20, 30)]  # the first one's keys are split
-            batch = [sequence("normal", dtype, q, k, (4, 2), 64, k) for q, k in lengths]
-            assert_equals_the_cpu(batch, unit, definition=definition)
-    batch = [sequence("normal", np.dtype(np.float32), 20, 30, (4, 2), 64, 1)]
-    assert_equals_the_cpu(batch, "h200", profile="fp32", definition="fp32")
+def attention(profile: str, compute_major: int, dtype: str, unit: str) -> None:
+    tables = sfu_tables(lg2=True)
+    device = _core.DeviceOperatorRuntime(profile, compute_major, tables, own_sfu=False)
+    host = _core.OperatorRuntime(profile, compute_major, tables, _core.best_isa(), 8)
+    lengths = [(1, 1500), (20, 30), (3, 90)]  # the first one's keys are split
+    batch = [sequence("normal", FORMS[dtype], q, k, (4, 2), 64, k) for q, k in lengths]
+    arrays = [[s[i] if dtype == "fp32" else s[i].view(np.uint16) for s in batch] for i in range(3)]
+    numbers, sm_count = UNITS[unit]
+    call = (dtype, *arrays, 0.125, sm_count, *numbers)
+    for found, wanted in zip(device.attention(*call), host.attention(*call, []), strict=True):
+        same(found, wanted)
 
 
 if __name__ == "__main__":
     vllm("fp16")
     vllm("bf16")
     fp32()
-    attention()
+    for half in ("fp16", "bf16"):
+        attention("vllm-0.21-eager", 8, half, "a100")
+        attention("vllm-0.21-eager", 9, half, "h200")
+    attention("fp32", 9, "fp32", "h200")
     print("done")
