@@ -2,8 +2,8 @@
 // first: it owns the types that both modules use (SfuTables).
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
-#include <torch/version.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -34,6 +34,7 @@ class Engine {
   }
 
   void set_tensor(const std::string& name, int64_t layer, const py::array& array) {
+    require_unfinished();
     at::Tensor tensor = copy_array(name, array, dtype_);
     if (name == "final_norm") return void(weights_.final_norm = std::move(tensor));
     if (name == "embedding") return void(weights_.embedding = std::move(tensor));
@@ -49,6 +50,7 @@ class Engine {
   /// Takes the weight out of its Python object, which is left empty: a copy would double the largest layer's memory.
   void set_linear(const std::string& name, int64_t layer, const std::string& kernel, const KernelOptions& options,
                   PackedWeight& weight, const std::optional<py::array>& bias) {
+    require_unfinished();
     at::Tensor bias_tensor;
     if (bias) bias_tensor = copy_array(name + ".bias", *bias, dtype_);
     auto linear = std::make_unique<Linear>(kernel, options, std::exchange(weight, {}), std::move(bias_tensor));
@@ -61,7 +63,10 @@ class Engine {
     throw Error("unknown linear layer '" + name + "'");
   }
 
-  void finish() { model_ = std::make_unique<Transformer>(config_, dtype_, operators_, machine_, std::move(weights_)); }
+  void finish() {
+    require_unfinished();
+    model_ = std::make_unique<Transformer>(config_, dtype_, operators_, machine_, std::move(weights_));
+  }
 
   /// Whether a sequence of this many keys may be split, for which these tables lack lg2.
   bool lacks_lg2(int64_t keys) const {
@@ -78,6 +83,21 @@ class Engine {
                const std::optional<py::function>& progress);
 
  private:
+  /// A model runs one call at a time: its caches, counters and threads are its own.
+  class Running {
+   public:
+    explicit Running(std::atomic<bool>& flag) : flag_(flag) {
+      require(!flag_.exchange(true), "this model is running already: one call at a time (load it twice for two)");
+    }
+    ~Running() { flag_ = false; }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+
+   private:
+    std::atomic<bool>& flag_;
+  };
+
+  void require_unfinished() const { require(model_ == nullptr, "the engine is finished: its weights are fixed"); }
   LayerWeights& at_layer(int64_t layer) {
     require(layer >= 0 && layer < config_.layers, "layer ", layer, ": the model has ", config_.layers);
     return weights_.layers[static_cast<size_t>(layer)];
@@ -91,6 +111,7 @@ class Engine {
   Machine machine_;
   ModelWeights weights_;
   std::unique_ptr<Transformer> model_;
+  std::atomic<bool> running_ = false;
 };
 
 py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint64_t seed,
@@ -106,6 +127,7 @@ py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint6
     if (progress) (*progress)(done, total);
   };
   SessionResult result;
+  const Running running(running_);
   {
     py::gil_scoped_release release;
     model().reseed(seed);
@@ -154,7 +176,6 @@ PYBIND11_MODULE(_engine, m) {
   using qf::bindings::Engine;
   m.doc() = "qforensics engine: the transformer on LibTorch";
   py::register_local_exception<qf::Error>(m, "EngineError", PyExc_ValueError);
-  m.attr("torch_version") = TORCH_VERSION;
   py::class_<Engine>(m, "Engine")
       .def(py::init([](const py::dict& config, const std::string& dtype, const std::string& profile, int compute_major,
                        const std::string& isa, int threads, const qf::DeviceNumbers& device, bool deterministic,
