@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 import qforensics as qf
-from qforensics import _core
-from qforensics.environment import selected_isa
+from qforensics import _core, operators
+from qforensics.environment import selected_isa, selected_threads
 
 # Seed 004's validation, facts as its log prints them.
 REFERENCE = {
@@ -72,6 +73,18 @@ def test_isa_override(monkeypatch):
     monkeypatch.setenv("QFORENSICS_ISA", "avx9000")
     with pytest.raises(ValueError, match="avx9000"):
         selected_isa()
+    with pytest.raises(ValueError, match="avx9000"):
+        operators.rms_norm(np.ones((1, 8), np.float16), np.ones(8, np.float16), epsilon=1e-6)
+
+
+def test_threads_are_the_cpus_of_this_process():
+    here = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(here)})
+    try:
+        assert selected_threads() == qf.capture_environment().threads == 1
+        assert selected_threads(3) == 3
+    finally:
+        os.sched_setaffinity(0, here)
 
 
 def test_works_with_no_torch_at_all(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import os
 from pathlib import Path
 
 from qforensics import variants
@@ -12,7 +11,7 @@ from qforensics._model import ENGINE, Model, Progress
 from qforensics.checkpoints import Checkpoint, load
 from qforensics.devices import DeviceProfile
 from qforensics.devices import device as find_device
-from qforensics.environment import selected_isa
+from qforensics.environment import selected_isa, selected_threads
 from qforensics.plans import resolve
 
 __all__ = ["ENGINE", "PROFILES", "Model", "load_model"]
@@ -50,7 +49,7 @@ def load_model(
     kernel
         Overrides the kernel that the variant resolves to on this device, e.g. ``"marlin"`` on an H200.
     threads, isa
-        How to compute; no result depends on them. Default: all CPUs, `environment.selected_isa`.
+        How to compute; no result depends on them. Default: `environment.selected_threads`, `environment.selected_isa`.
     seed
         Draws the order of racing sums (``gptq``).
     deterministic
@@ -90,7 +89,7 @@ def load_model(
         profile=profile,
         kernel=named,
         layer_kernel=functools.partial(_layer_kernel, chosen.name, gpu) if by_layer else None,
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=selected_threads(threads),
         isa=isa or selected_isa(),
         seed=seed,
         deterministic=deterministic,

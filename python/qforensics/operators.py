@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from qforensics import _core
 from qforensics._arrays import DTYPES, FORMATS, integers, to_bits
 from qforensics._sfu import sfu_tables
+from qforensics.environment import selected_isa
 
 __all__ = [
     "attention",
@@ -33,12 +34,18 @@ __all__ = [
 PROFILE = "vllm-0.21-eager"
 
 
-@functools.cache
 def _runtime(
     operator: str, definition: str | None, profile: str, compute_major: int, isa: str | None
 ) -> "_core.OperatorRuntime":
+    return _make_runtime(operator, definition, profile, compute_major, isa or selected_isa())
+
+
+@functools.cache
+def _make_runtime(
+    operator: str, definition: str | None, profile: str, compute_major: int, isa: str
+) -> "_core.OperatorRuntime":
     tables = None if profile == "fp32" else sfu_tables(lg2=operator == "attention")
-    runtime = _core.OperatorRuntime(profile, compute_major, tables, isa or _core.best_isa(), 1)
+    runtime = _core.OperatorRuntime(profile, compute_major, tables, isa, 1)
     if definition is not None:
         runtime.choose(operator, definition)
     return runtime

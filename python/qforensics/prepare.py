@@ -8,7 +8,6 @@ import difflib
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from qforensics import _smollm2
 from qforensics.checkpoints import CheckpointError
 from qforensics.checkpoints._errors import mismatch
 from qforensics.checkpoints._json import read_object
+from qforensics.environment import setting
 from qforensics.quantize import Progress, quantize_checkpoint
 from qforensics.quantize._writer import directory_that_appears_whole
 
@@ -45,7 +45,7 @@ _MANIFEST = "manifest.json"
 
 def cache_directory() -> Path:
     """Where prepared models are kept: ``$QFORENSICS_CACHE``, or the user's cache directory."""
-    chosen = os.environ.get("QFORENSICS_CACHE")
+    chosen = setting("CACHE")
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("qforensics"))
 
 
