@@ -5,6 +5,9 @@ Only this module reads environment variables (the process of a repeat is handed 
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.util
 import os
 import platform
 import sys
@@ -21,6 +24,7 @@ __all__ = [
     "EnvironmentCheck",
     "EnvironmentItem",
     "capture_environment",
+    "code_digests",
     "selected_isa",
     "selected_threads",
     "setting",
@@ -32,6 +36,18 @@ CRITICAL = ("vllm", "torch", "cuda", "qforensics", "engine", "profile")
 
 EXPECTED = ("gpu", "hostname", "os", "cpu_model", "cpu_flags", "isa", "threads", "compiler", "python", "numpy")
 """Facts that a replay may differ in: exact arithmetic does not depend on them."""
+
+
+@functools.cache
+def code_digests() -> dict[str, str]:
+    """SHA-256 of the extension modules that are installed, by name: the code that computes."""
+    found = {}
+    for name in ("_core", "_engine"):
+        spec = importlib.util.find_spec(f"qforensics.{name}")
+        if spec is not None and spec.origin is not None:
+            with open(spec.origin, "rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def setting(name: str) -> str | None:

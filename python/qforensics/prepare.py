@@ -17,6 +17,7 @@ import platformdirs
 
 from qforensics import _smollm2
 from qforensics.checkpoints import CheckpointError
+from qforensics.checkpoints._digests import remembered
 from qforensics.checkpoints._errors import mismatch
 from qforensics.checkpoints._json import read_object
 from qforensics.environment import setting
@@ -172,5 +173,8 @@ def _remove(directory: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    def compute() -> str:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    return remembered("sha256", [path], compute)
