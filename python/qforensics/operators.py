@@ -200,11 +200,11 @@ def attention(
         raise ValueError(f"q, k, v: expected an array per sequence, found {len(q)}, {len(k)} and {len(v)}")
     name, _ = _named("q[0]", q[0])
     run = _runtime("attention", definition, profile, compute_major, isa)
-    arrays = [
+    queries, keys, values = (
         [to_bits(f"{label}[{i}]", array, DTYPES[name]) for i, array in enumerate(each)]
         for label, each in (("q", q), ("k", k), ("v", v))
-    ]
-    out = run.attention(name, *arrays, scale, sm_count, *unit, list(panels))
+    )
+    out = run.attention(name, queries, keys, values, scale, sm_count, *unit, list(panels))
     return [_values(name, a) for a in out]
 
 
