@@ -218,20 +218,6 @@ def test_head_of_a_trace():
         whole.head(-1)
 
 
-def test_lookups_need_no_torch():
-    code = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from qforensics.cli import app\n"
-        "app(['verify', 'TRACE', '--steps', '0'] if sys.argv[1:] else ['plan', 'awq', '--shape', '1x768x768'])"
-    ).replace("TRACE", str(SHIPPED / "awq.trace"))
-    fine = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (fine.returncode, "awq" in fine.stdout) == (0, True), fine.stderr
-    refused = subprocess.run([sys.executable, "-c", code, "verify"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 4
-    assert "torch" in refused.stderr
-    assert "Traceback" not in refused.stderr
-
-
 @pytest.mark.slow
 def test_verify_judges_by_bits(tmp_path):
     trace = SHIPPED / "awq.trace"
