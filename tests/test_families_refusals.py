@@ -8,9 +8,9 @@ from gguf.constants import GGMLQuantizationType as GgmlType
 
 import qforensics as qf
 from checkpoint_files import CONFIG, dense_tensors, write_directory
+from family_models import change_config
 from qforensics.checkpoints import CheckpointError
 from test_checkpoints_gguf import write_gguf
-from test_families import change_config
 
 RUNNABLE = dataclasses.replace(CONFIG, head_dim=64)
 LLAMA3 = {

@@ -1,4 +1,4 @@
-"""The default model, made from the wheel on PyPI: recorded digests, memory, damaged files. `benchmarks/demo.py` times it."""
+"""The default model, made from the wheel on PyPI: digests, memory, damaged files. `benchmarks/demo.py` times it."""
 
 import hashlib
 import json
