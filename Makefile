@@ -36,6 +36,7 @@ format: setup
 
 bench: setup
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/demo.py
 
 sanitize: setup
 	BIN=$(BIN) tools/sanitize.sh
