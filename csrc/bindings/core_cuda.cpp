@@ -90,9 +90,11 @@ py::tuple step_test(int products, int fraction_bits, int zero_exponent, bool hal
   require(inputs >= 0 && inputs < cuda::kStepInputs, "inputs: 0 to ", cuda::kStepInputs - 1);
   const Rounding rounding = half_output ? Rounding::fp16_nearest_even : Rounding::fp32_toward_zero;
   const MatrixUnit unit{products, fraction_bits, rounding, zero_exponent, input_exponent};
-  const cuda::StepTestResult result =
-      cuda::run_step_test({unit, cuda::parse_scheme(scheme), static_cast<cuda::StepInputs>(inputs), seed, outputs},
-                          cuda::runtime_allocator(), nullptr);
+  cuda::StepTest test{unit, cuda::Scheme::native, static_cast<cuda::StepInputs>(inputs), seed, outputs};
+  const bool wgmma = scheme == "wgmma";  // not a scheme: the other instruction of the GPU's own unit
+  if (!wgmma) test.scheme = cuda::parse_scheme(scheme);
+  const cuda::StepTestResult result = (wgmma ? cuda::run_wgmma_test : cuda::run_step_test)(
+      test, cuda::runtime_allocator(), nullptr);
   return py::make_tuple(result.outputs, result.differing, result.expected, result.found);
 }
 
