@@ -102,7 +102,8 @@ struct DoubleSum {
   struct Left : Side {};
   struct Right : Side {};
   uint32_t offset;
-  __device__ explicit DoubleSum(const MatrixUnit& unit) : offset(static_cast<uint32_t>(52 - unit.fraction_bits) << 20) {}
+  __device__ explicit DoubleSum(const MatrixUnit& unit)
+      : offset(static_cast<uint32_t>(52 - unit.fraction_bits) << 20) {}
   template <bool kLeft>
   __device__ static void load(Side& out, const uint16_t* rows, int first, int apart) {
     uint32_t pairs[2][kProducts / 2];
@@ -217,22 +218,25 @@ __global__ void make(uint16_t* value, int16_t* exponent, int64_t count, int fami
   constexpr bool bf16 = PinRange<Format>::bias == 127;
   const auto number_at = [&](int64_t at) {
     float sum = -2.0f;
-    for (uint32_t j = 0; j < 4; ++j) sum += static_cast<float>(mix(static_cast<uint32_t>(at) * 4 + j + seed) >> 8) * 0x1p-24f;
+    for (uint32_t j = 0; j < 4; ++j)
+      sum += static_cast<float>(mix(static_cast<uint32_t>(at) * 4 + j + seed) >> 8) * 0x1p-24f;
     return sum;
   };
   const uint32_t r = mix(static_cast<uint32_t>(i) ^ seed * 77);
   float x = number_at(family == 2 ? i & ~int64_t{1} : i);
-  if (family == 1) x *= exp2_int(static_cast<int>(r % 24) - 14);           // wide
+  if (family == 1) x *= exp2_int(static_cast<int>(r % 24) - 14);                                      // wide
   if (family == 2 && i % 2 == 1 && bias == 0) x = -x * (1.0f + static_cast<float>(r % 3) * 0x1p-9f);  // cancelling
-  if (family == 3) x = r % 3 == 0 ? 0.0f : x * 0x1p-16f;                   // subnormals and zeros
+  if (family == 3) x = r % 3 == 0 ? 0.0f : x * 0x1p-16f;  // subnormals and zeros
   uint16_t bits = bf16 ? float_to_bf16(x) : float_to_half(x);
   if (family >= 4) {  // any bits; 5: some Inf and NaN
     bits = static_cast<uint16_t>(r);
     constexpr uint16_t exponent_bits = bf16 ? 0x7F80 : 0x7C00;
-    if ((bits & exponent_bits) == exponent_bits && (family == 4 || r >> 16 & 15)) bits &= static_cast<uint16_t>(~0x4000u);
+    if ((bits & exponent_bits) == exponent_bits && (family == 4 || r >> 16 & 15))
+      bits &= static_cast<uint16_t>(~0x4000u);
   }
   value[i] = bits;
-  exponent[i] = static_cast<int16_t>(marked_exponent(number<Format>(bits), PinRange<Format>::bias == 127 ? -126 : -14) + bias);
+  exponent[i] =
+      static_cast<int16_t>(marked_exponent(number<Format>(bits), PinRange<Format>::bias == 127 ? -126 : -14) + bias);
 }
 
 __global__ void compare(const float* a, const float* b, int64_t count, unsigned long long* differing) {

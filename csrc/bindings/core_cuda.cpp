@@ -93,8 +93,8 @@ py::tuple step_test(int products, int fraction_bits, int zero_exponent, bool hal
   cuda::StepTest test{unit, cuda::Scheme::native, static_cast<cuda::StepInputs>(inputs), seed, outputs};
   const bool wgmma = scheme == "wgmma";  // not a scheme: the other instruction of the GPU's own unit
   if (!wgmma) test.scheme = cuda::parse_scheme(scheme);
-  const cuda::StepTestResult result = (wgmma ? cuda::run_wgmma_test : cuda::run_step_test)(
-      test, cuda::runtime_allocator(), nullptr);
+  const cuda::StepTestResult result =
+      (wgmma ? cuda::run_wgmma_test : cuda::run_step_test)(test, cuda::runtime_allocator(), nullptr);
   return py::make_tuple(result.outputs, result.differing, result.expected, result.found);
 }
 

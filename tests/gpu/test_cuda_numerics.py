@@ -7,7 +7,7 @@ from qforensics.devices import MatrixUnit, devices
 from qforensics.numerics import fused_dot_add
 from unit_data import FAMILIES, cases
 
-ROWS = 20_000
+ROWS = 8_000
 # one device per architecture: they share its units
 PROFILES = {profile.architecture: profile for profile in devices()}.values()
 UNITS = sorted({(p.architecture, u.path, u.dtype, u.out) for p in PROFILES for u in p.units if u.dtype != "int8"})

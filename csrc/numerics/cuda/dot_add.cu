@@ -49,22 +49,21 @@ void dot_add_rows(const DeviceUnit& unit, const float* a, const float* b, const 
                   float* result, const Allocator& allocator, void* stream) {
   require(unit.method != UnitMethod::exact_int32, "the integer unit takes integer accumulators");
   const auto s = static_cast<cudaStream_t>(stream);
-  on_device(a, b, c, count, length, result, allocator, stream,
-            [&](float* left, float* right, float* sums, int64_t values) {
-              if (unit.input == InputFormat::tf32 && values > 0) {
-                cut_to_tf32_kernel<<<blocks_for(values), kThreads, 0, s>>>(left, values);
-                cut_to_tf32_kernel<<<blocks_for(values), kThreads, 0, s>>>(right, values);
-              }
-              dot_add_kernel<<<blocks_for(count), kThreads, 0, s>>>(unit.method, unit.unit, left, right, count, length,
-                                                                    sums);
-            });
+  on_device(
+      a, b, c, count, length, result, allocator, stream, [&](float* left, float* right, float* sums, int64_t values) {
+        if (unit.input == InputFormat::tf32 && values > 0) {
+          cut_to_tf32_kernel<<<blocks_for(values), kThreads, 0, s>>>(left, values);
+          cut_to_tf32_kernel<<<blocks_for(values), kThreads, 0, s>>>(right, values);
+        }
+        dot_add_kernel<<<blocks_for(count), kThreads, 0, s>>>(unit.method, unit.unit, left, right, count, length, sums);
+      });
 }
 
 void dot_add_rows(const float* a, const float* b, const int32_t* c, int64_t count, int64_t length, int32_t* result,
                   const Allocator& allocator, void* stream) {
   on_device(a, b, c, count, length, result, allocator, stream, [&](float* left, float* right, int32_t* sums, int64_t) {
     dot_add_int8_kernel<<<blocks_for(count), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(left, right, count,
-                                                                                              length, sums);
+                                                                                               length, sums);
   });
 }
 

@@ -67,7 +67,8 @@ struct OutputGrid {
   float scale;        // 2^(F - E)
 };
 
-/// `Sum` sums the products: its Left and Right are made of two rows each and hold `exponents` and `rows` (the first of them).
+/// `Sum` sums the products: its Left and Right are made of two rows each and hold `exponents` and `rows` (the first of
+/// them).
 template <class Format, class Accumulator, int kProducts, class Sum>
 struct GridStep {
   using Number = Format;
@@ -79,7 +80,7 @@ struct GridStep {
   MatrixUnit unit;
   LaneTile lane;
   Sum sum;
-  uint32_t low2, high2;             // the window of biased E, twice
+  uint32_t low2, high2;               // the window of biased E, twice
   uint32_t scale_bits, unscale_bits;  // what an exponent field is taken from, or added to: 2^(F - E), 2^(E - F)
 
   __device__ explicit GridStep(const MatrixUnit& u, int = 0) : unit(u), sum(u) {
@@ -95,8 +96,7 @@ struct GridStep {
     Left out;
     out.rows = SharedRows({rows.value + k, rows.exponent + k});
 #pragma unroll
-    for (int half = 0; half < 2; ++half)
-      out.exponents.load(half, rows.exponent + (lane.g + 8 * half) * kLd + k);
+    for (int half = 0; half < 2; ++half) out.exponents.load(half, rows.exponent + (lane.g + 8 * half) * kLd + k);
     sum.load(out, rows.value + k, lane);
     return out;
   }

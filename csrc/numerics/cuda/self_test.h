@@ -38,8 +38,9 @@ StepTestResult run_step_test(const StepTest& test, const Allocator& allocator, v
 /// The same for wgmma (m64n8k16), of compute capability 9.0; the scheme does not matter. Throws Error on other GPUs.
 StepTestResult run_wgmma_test(const StepTest& test, const Allocator& allocator, void* stream);
 
-/// A few thousand steps of the GPU's own unit (fp16 and bf16) and of emulated ones; throws Error that names the GPU, the
-/// unit and the first difference when one output differs. Takes milliseconds; callers run it once per process and GPU.
+/// A few thousand steps of the GPU's own unit (fp16 and bf16) and of emulated ones; throws Error that names the GPU,
+/// the unit and the first difference when one output differs. Takes milliseconds; callers run it once per process and
+/// GPU.
 void require_faithful_gpu(int index);
 
 }  // namespace qf::cuda
