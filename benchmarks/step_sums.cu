@@ -103,7 +103,7 @@ struct DoubleSum {
   struct Right : Side {};
   uint32_t offset;
   __device__ explicit DoubleSum(const MatrixUnit& unit)
-      : offset(static_cast<uint32_t>(52 - unit.fraction_bits) << 20) {}
+      : offset(static_cast<uint32_t>(52 - unit.fraction_bits - kSumOffset) << 20) {}
   template <bool kLeft>
   __device__ static void load(Side& out, const uint16_t* rows, int first, int apart) {
     uint32_t pairs[2][kProducts / 2];
@@ -245,6 +245,21 @@ __global__ void compare(const float* a, const float* b, int64_t count, unsigned 
     atomicAdd(differing, 1ull);
 }
 
+/// Eight independent chains per warp: what the FP64 tensor cores give.
+template <int kSlots>
+__global__ void __launch_bounds__(kThreads) fp64_peak(double* out, int rounds) {
+  double a[2 * kSlots], b[kSlots], d[8][4] = {};
+  for (int i = 0; i < 2 * kSlots; ++i) a[i] = 1.0 + threadIdx.x * i;
+  for (int i = 0; i < kSlots; ++i) b[i] = 0.5 + threadIdx.x * i;
+  for (int r = 0; r < rounds; ++r)
+#pragma unroll
+    for (auto& chain : d) mma_toward_zero(chain, a, b, chain);
+  double sum = 0.0;
+  for (const auto& chain : d)
+    for (const double x : chain) sum += x;
+  if (sum == -1.0) *out = sum;
+}
+
 constexpr const char* kFamilies[] = {"plain", "wide", "cancelling", "subnormal", "any", "special"};
 
 struct Bench {
@@ -291,6 +306,20 @@ struct Bench {
     compared += static_cast<unsigned long long>(count);
     return out;
   }
+  template <int kSlots>
+  void peak() {
+    constexpr int kRounds = 2000, kGrid = 132 * 4;
+    float ms = 0.0f;
+    for (int i = 0; i < 3; ++i) {
+      cudaEventRecord(begin);
+      fp64_peak<kSlots><<<kGrid, kThreads>>>(reinterpret_cast<double*>(found), kRounds);
+      cudaEventRecord(end);
+      cudaEventSynchronize(end);
+      cudaEventElapsedTime(&ms, begin, end);
+    }
+    const double products = double(kGrid) * (kThreads / 32) * 8 * kRounds * 16 * 8 * 4 * kSlots;
+    printf("FP64 tensor cores, 16 x 8 x %d toward zero: %.2e products/s\n", 4 * kSlots, products / ms * 1e3);
+  }
   template <class Scheme, int kTilesW, int kTilesR, int kBlocks>
   void time(const char* name, MatrixUnit unit, int rows) {
     float best = 1e30f;
@@ -335,6 +364,7 @@ void time(Bench& bench, const char* name, int fraction) {
   const MatrixUnit unit{kProducts, fraction, Rounding::fp32_toward_zero, -108 - fraction, -14};
   constexpr int blocks = Sum<Fp16, kProducts>::blocks;
   bench.time<Of<Fp16, kProducts, Sum>, 1, 2, 3>(name, unit, 256);
+  bench.time<Of<Fp16, kProducts, Sum>, 1, 2, 4>(name, unit, 256);
   bench.time<Of<Fp16, kProducts, Sum>, 2, 2, blocks>(name, unit, 256);
   bench.time<Of<Fp16, kProducts, Sum>, 1, 4, blocks>(name, unit, 256);
   bench.time<Of<Fp16, kProducts, Sum>, 1, 1, 4>(name, unit, 1);
@@ -351,6 +381,7 @@ int main() {
   check<Bf16, 16>(bench, 25, "bf16");
   check<Fp16, 4>(bench, 23, "fp16");
   printf("%llu outputs of K = %d compared\n", bench.compared, bench.k);
+  bench.peak<1>(), bench.peak<2>(), bench.peak<4>();
   bench.data<Fp16>(0);
   time<8, ConvertedSum>(bench, "converted", 24), time<16, ConvertedSum>(bench, "converted", 25);
   time<8, ShiftedSum>(bench, "shifted", 24), time<16, ShiftedSum>(bench, "shifted", 25);

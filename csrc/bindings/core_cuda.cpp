@@ -98,11 +98,18 @@ py::tuple step_test(int products, int fraction_bits, int zero_exponent, bool hal
   return py::make_tuple(result.outputs, result.differing, result.expected, result.found);
 }
 
+std::string step_scheme(int products, int fraction_bits, int compute_capability) {
+  const MatrixUnit unit{products, fraction_bits, Rounding::fp32_toward_zero, -108 - fraction_bits, -14};
+  return cuda::scheme_name(cuda::scheme_for(unit, cuda::own_unit(compute_capability)));
+}
+
 void bind_gpu_only(py::module_& m) {
   m.attr("default_workspace") = cuda::kWorkspace;
   m.def("gpu_count", &cuda::gpu_count);
   m.def("why_no_gpu", &cuda::why_no_gpu);
   m.def("require_faithful_gpu", &cuda::require_faithful_gpu, py::arg("index"));
+  m.def("step_scheme", &step_scheme, py::arg("products"), py::arg("fraction_bits"), py::arg("compute_capability"),
+        "The scheme that such a unit's steps take on a GPU of this compute capability (90 for 9.0).");
   m.def("step_test", &step_test, py::arg("products"), py::arg("fraction_bits"), py::arg("zero_exponent"),
         py::arg("half_output"), py::arg("input_exponent"), py::arg("scheme"), py::arg("inputs"), py::arg("seed"),
         py::arg("outputs"));

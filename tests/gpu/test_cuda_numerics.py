@@ -55,7 +55,8 @@ def test_another_unit_shows(dtype: str, other: str) -> None:
 def test_int8(unit: tuple[str, str]) -> None:
     rng = np.random.default_rng(3)
     a, b = (rng.integers(-128, 128, (ROWS, 96)).astype(np.float32) for _ in range(2))
-    c = rng.integers(-(2**31), 2**31, ROWS, dtype=np.int64).astype(np.int32)  # some sums wrap
+    c = rng.integers(-(2**31), 2**31, ROWS, dtype=np.int64).astype(np.int32)
+    c[::7], c[::11] = 2**31 - 1, -(2**31)  # their sums wrap
     found = both(a, b, c, unit=":".join(unit), dtype="int8", out="int32")
     exact = (a.astype(np.int64) * b.astype(np.int64)).sum(1) + c
     assert (found == exact.astype(np.int32)).all()

@@ -99,6 +99,19 @@ def test_wgmma_is_no_other_unit(unit: tuple[int, int, int]) -> None:
     assert differing(unit, "wgmma", "wide", FP16) > 0
 
 
+def test_which_scheme_serves() -> None:
+    """By compute capability; FP64 is slow on 8.6, 8.9 and 12.0."""
+    chosen = {gpu: [_core.step_scheme(*unit[:2], gpu) for unit in (HOPPER, A100, V100)] for gpu in (80, 89, 90, 120)}
+    assert chosen == {
+        80: ["fp64", "native", "fp64"],
+        89: ["converted", "native", "converted"],
+        90: ["native", "pinned", "pinned"],
+        120: ["converted", "converted", "converted"],
+    }
+    assert _core.step_scheme(16, 24, 90) == "fp64"
+    assert _core.step_scheme(32, 13, 90) == _core.step_scheme(8, 30, 80) == "definition"
+
+
 def test_units_without_a_form_are_refused() -> None:
     with pytest.raises(_core.CoreError, match="no sums on a grid for 8 products and 26 fraction bits"):
         differing((8, 26, -134), "fp64", "plain", FP16)

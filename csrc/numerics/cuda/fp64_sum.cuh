@@ -93,7 +93,8 @@ struct Fp64Sum {
   };
   uint32_t offset;  // what makes M's high word of an exponent
 
-  __device__ explicit Fp64Sum(const MatrixUnit& unit) : offset(static_cast<uint32_t>(52 - unit.fraction_bits) << 20) {}
+  __device__ explicit Fp64Sum(const MatrixUnit& unit)
+      : offset(static_cast<uint32_t>(52 - unit.fraction_bits - kSumOffset) << 20) {}
 
   /// High word of |x| * 2^-896; x: bits of an fp32.
   __device__ static uint32_t small(uint32_t x) { return x >> 3 & 0x0FFFFFFFu; }

@@ -40,12 +40,58 @@ __device__ __forceinline__ void load_pairs(uint32_t (&out)[kPairs], const void* 
   }
 }
 
+// Add-max over marked exponents (exponent_marks.cuh), two per word. Before compute capability 9.0 there is no
+// instruction for it: exponents become small numbers that are not negative (a zero 0, e + 1000, Inf and NaN 13000 or
+// more), so that sums carry nowhere, and bits of fp16 numbers in the same order, whose maximum is one instruction.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+constexpr int kSumOffset = 0;  // a sum of two exponents is so much larger
+__device__ __forceinline__ uint32_t summable(uint32_t marked) { return marked; }
+__device__ __forceinline__ uint32_t larger(uint32_t a, uint32_t b) { return __vmaxs2(a, b); }
+__device__ __forceinline__ uint32_t smaller(uint32_t a, uint32_t b) { return __vmins2(a, b); }
+template <int kPairs>
+__device__ __forceinline__ uint32_t largest_sums(const uint32_t* a, const uint32_t* b0, const uint32_t* b1,
+                                                 uint32_t accumulators) {
+  return largest_pair<kPairs>(a, b0, b1, accumulators);
+}
+#else
+constexpr int kSumOffset = 2000;
+__device__ __forceinline__ __half2 as_halves(uint32_t bits) { return *reinterpret_cast<const __half2*>(&bits); }
+__device__ __forceinline__ uint32_t bits_of(__half2 x) { return *reinterpret_cast<const uint32_t*>(&x); }
+__device__ __forceinline__ uint32_t larger(uint32_t a, uint32_t b) {
+  return bits_of(__hmax2(as_halves(a), as_halves(b)));
+}
+__device__ __forceinline__ uint32_t smaller(uint32_t a, uint32_t b) {
+  return bits_of(__hmin2(as_halves(a), as_halves(b)));
+}
+__device__ __forceinline__ uint32_t summable(uint32_t marked) {
+  constexpr uint32_t kNone = 7000u * 0x10001u;
+  const uint32_t raised = (marked ^ 0x80008000u) - static_cast<uint32_t>(0x8000 + kZeroMark) * 0x10001u;
+  return larger(raised, kNone) - kNone;
+}
+template <int kPairs>
+__device__ __forceinline__ uint32_t largest_sums(const uint32_t* a, const uint32_t* b0, const uint32_t* b1,
+                                                 uint32_t accumulators) {
+  uint32_t x = a[0] + b0[0], y = a[0] + b1[0];
+#pragma unroll
+  for (int j = 1; j < kPairs; ++j) {
+    x = larger(x, a[j] + b0[j]);
+    y = larger(y, a[j] + b1[j]);
+  }
+  const uint32_t both = larger(__byte_perm(x, y, 0x5410), __byte_perm(x, y, 0x7632));
+  return larger(both, accumulators + kSumOffset * 0x10001u);
+}
+#endif
+
 /// Exponents of a step, two rows of one operand.
 template <int kProducts>
 struct StepExponents {
   static constexpr int kPairs = kProducts / 2;
   uint32_t e[2][kPairs];
-  __device__ void load(int row, const int16_t* from) { load_pairs<kPairs>(e[row], from); }
+  __device__ void load(int row, const int16_t* from) {
+    load_pairs<kPairs>(e[row], from);
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) e[row][j] = summable(e[row][j]);
+  }
 };
 
 /// Where a step's operand lies in shared memory, for the repair alone: 32 bits, so that the fast path computes little.
@@ -63,7 +109,7 @@ struct SharedRows {
 
 /// What a way to sum products needs to know of an output's grid.
 struct OutputGrid {
-  uint32_t exponent;  // E + 127, in its low bits; what lies above bit 15 is not it
+  uint32_t exponent;  // E + 127 + kSumOffset, in its low bits; what lies above bit 15 is not it
   float scale;        // 2^(F - E)
 };
 
@@ -86,10 +132,10 @@ struct GridStep {
   __device__ explicit GridStep(const MatrixUnit& u, int = 0) : unit(u), sum(u) {
     // fp16 accumulators below 2^-14 have the exponent of 2^-14: leave them to the definition
     const int low = kHalf ? 127 - 13 : unit.fraction_bits + 1;
-    low2 = static_cast<uint32_t>(low) * 0x10001u;
-    high2 = 247u * 0x10001u;  // results stay below 66 * 2^120
-    scale_bits = static_cast<uint32_t>(254 + unit.fraction_bits) << 23;
-    unscale_bits = static_cast<uint32_t>(-unit.fraction_bits) << 23;
+    low2 = static_cast<uint32_t>(low + kSumOffset) * 0x10001u;
+    high2 = static_cast<uint32_t>(247 + kSumOffset) * 0x10001u;  // results stay below 66 * 2^120
+    scale_bits = static_cast<uint32_t>(254 + unit.fraction_bits + kSumOffset) << 23;
+    unscale_bits = static_cast<uint32_t>(-unit.fraction_bits - kSumOffset) << 23;
   }
   __device__ static constexpr int step() { return kProducts; }
   __device__ Left left(Rows rows, int k) const {
@@ -118,7 +164,7 @@ struct GridStep {
     int total[4];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const uint32_t inside = __vmins2(__vmaxs2(e[half], low2), high2);
+      const uint32_t inside = smaller(larger(e[half], low2), high2);
       outside |= inside ^ e[half];
       grid[2 * half] = grid_of(inside);
       grid[2 * half + 1] = grid_of(inside >> 16);
@@ -145,7 +191,7 @@ struct GridStep {
 
  private:
   __device__ static uint32_t largest(const Left& a, const Right& b, int half, uint32_t accumulators) {
-    return largest_pair<kPairs>(a.exponents.e[half], b.exponents.e[0], b.exponents.e[1], accumulators);
+    return largest_sums<kPairs>(a.exponents.e[half], b.exponents.e[0], b.exponents.e[1], accumulators);
   }
   __device__ OutputGrid grid_of(uint32_t exponent) const {
     return {exponent, __uint_as_float(scale_bits - exponent * (1u << 23))};
