@@ -17,6 +17,9 @@ from qforensics import _core, plans
 
 SHAPES = {"one walk 4096x4096": ("cublas", 4096, 4096), "marlin gate_up 24576x4096": ("marlin", 24576, 4096)}
 ROWS = [1, 8, 16, 64, 256, 2048]
+GRID_SCHEMES = ["fp64", "converted", "definition"]
+SCHEMES = [(device, scheme) for device in ("a100", "h200", "v100") for scheme in GRID_SCHEMES]
+SCHEMES += [("a100", "pinned"), ("v100", "pinned"), ("h200", "native")]
 
 
 def operands(kernel: str, m: int, n: int, k: int, device: str, dtype: str) -> tuple[Any, Any, Any]:
@@ -57,7 +60,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     rows = [measure(shape, m, device, None, "fp16") for shape in SHAPES for m in ROWS for device in ("a100", "h200")]
-    rows += [measure("one walk 4096x4096", 256, "a100", scheme, "fp16") for scheme in ("pinned", "definition")]
+    rows += [measure("one walk 4096x4096", m, *case, "fp16") for m in (256, 1) for case in SCHEMES]
     rows += [measure("one walk 4096x4096", 256, device, None, "bf16") for device in ("a100", "h200")]
     rows.append(measure("one walk 4096x4096", 256, "v100", None, "fp16"))
     gpu = _core.gpu_info(0)

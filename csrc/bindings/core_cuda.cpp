@@ -90,10 +90,17 @@ py::tuple step_test(int products, int fraction_bits, int zero_exponent, bool hal
   require(inputs >= 0 && inputs < cuda::kStepInputs, "inputs: 0 to ", cuda::kStepInputs - 1);
   const Rounding rounding = half_output ? Rounding::fp16_nearest_even : Rounding::fp32_toward_zero;
   const MatrixUnit unit{products, fraction_bits, rounding, zero_exponent, input_exponent};
+  cuda::StepTest test{unit, cuda::Scheme::native, static_cast<cuda::StepInputs>(inputs), seed, outputs};
+  const bool wgmma = scheme == "wgmma";  // not a scheme: the other instruction of the GPU's own unit
+  if (!wgmma) test.scheme = cuda::parse_scheme(scheme);
   const cuda::StepTestResult result =
-      cuda::run_step_test({unit, cuda::parse_scheme(scheme), static_cast<cuda::StepInputs>(inputs), seed, outputs},
-                          cuda::runtime_allocator(), nullptr);
+      (wgmma ? cuda::run_wgmma_test : cuda::run_step_test)(test, cuda::runtime_allocator(), nullptr);
   return py::make_tuple(result.outputs, result.differing, result.expected, result.found);
+}
+
+std::string step_scheme(int products, int fraction_bits, int compute_capability) {
+  const MatrixUnit unit{products, fraction_bits, Rounding::fp32_toward_zero, -108 - fraction_bits, -14};
+  return cuda::scheme_name(cuda::scheme_for(unit, cuda::own_unit(compute_capability)));
 }
 
 void bind_gpu_only(py::module_& m) {
@@ -101,6 +108,8 @@ void bind_gpu_only(py::module_& m) {
   m.def("gpu_count", &cuda::gpu_count);
   m.def("why_no_gpu", &cuda::why_no_gpu);
   m.def("require_faithful_gpu", &cuda::require_faithful_gpu, py::arg("index"));
+  m.def("step_scheme", &step_scheme, py::arg("products"), py::arg("fraction_bits"), py::arg("compute_capability"),
+        "The scheme that such a unit's steps take on a GPU of this compute capability (90 for 9.0).");
   m.def("step_test", &step_test, py::arg("products"), py::arg("fraction_bits"), py::arg("zero_exponent"),
         py::arg("half_output"), py::arg("input_exponent"), py::arg("scheme"), py::arg("inputs"), py::arg("seed"),
         py::arg("outputs"));

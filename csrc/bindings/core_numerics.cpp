@@ -4,6 +4,11 @@
 #include "bindings/core_topics.h"
 #include "numerics/unit_arithmetic.h"
 
+#ifdef QF_WITH_CUDA
+#include "base/cuda/gpu.h"
+#include "numerics/cuda/dot_add.h"
+#endif
+
 namespace qf::bindings {
 namespace {
 
@@ -72,32 +77,47 @@ py::ssize_t check_rows(const py::array& a, const py::array& b, const py::array& 
   return a.shape(0);
 }
 
-Array<float> dot_add(const DeviceUnit& unit, const Array<float>& a, const Array<float>& b, const Array<float>& c) {
+/// dot_add_rows(arguments...) by the CPU, or by the first GPU of this machine.
+template <class... Arguments>
+void run_rows(bool on_gpu, Arguments... arguments) {
+  if (!on_gpu) return dot_add_rows(arguments...);
+#ifdef QF_WITH_CUDA
+  cuda::require_gpu(0);
+  cuda::dot_add_rows(arguments..., cuda::runtime_allocator(), nullptr);
+#else
+  throw Error("this build of qforensics has no CUDA code: build it where nvcc 12.8 or newer is on PATH (QF_CUDA=ON)");
+#endif
+}
+
+Array<float> dot_add(const DeviceUnit& unit, const Array<float>& a, const Array<float>& b, const Array<float>& c,
+                     bool on_gpu) {
   const py::ssize_t count = check_rows(a, b, c);
   Array<float> result(count);
   float* out = result.mutable_data();
   const py::ssize_t length = a.shape(1);
   py::gil_scoped_release release;
-  dot_add_rows(unit, a.data(), b.data(), c.data(), count, length, out);
+  run_rows<const DeviceUnit&>(on_gpu, unit, a.data(), b.data(), c.data(), count, length, out);
   return result;
 }
 
 Array<float> dot_add_device(const Array<float>& a, const Array<float>& b, const Array<float>& c,
                             const std::string& device, const std::string& path, const std::string& dtype,
-                            const std::string& out) {
-  return dot_add(find_unit(find_device(device), path, parse_input_format(dtype), parse_output_format(out)), a, b, c);
+                            const std::string& out, bool on_gpu) {
+  return dot_add(find_unit(find_device(device), path, parse_input_format(dtype), parse_output_format(out)), a, b, c,
+                 on_gpu);
 }
 
 Array<float> dot_add_unit(const Array<float>& a, const Array<float>& b, const Array<float>& c, int products,
-                          int fraction_bits, const std::string& rounding, int zero_exponent, int input_exponent) {
+                          int fraction_bits, const std::string& rounding, int zero_exponent, int input_exponent,
+                          bool on_gpu) {
   DeviceUnit unit{};
   unit.method = UnitMethod::fused;
   unit.unit = {products, fraction_bits, parse_rounding(rounding), zero_exponent, input_exponent};
   check_unit(unit.unit);
-  return dot_add(unit, a, b, c);
+  return dot_add(unit, a, b, c, on_gpu);
 }
 
-Array<int32_t> dot_add_int8(const Array<float>& a, const Array<float>& b, const Array<int32_t>& c) {
+Array<int32_t> dot_add_int8(const Array<float>& a, const Array<float>& b, const Array<int32_t>& c, bool on_gpu) {
   const py::ssize_t count = check_rows(a, b, c);
   require(first_unrepresentable(InputFormat::int8, a.data(), a.size()) < 0, "a: expected int8 values");
   require(first_unrepresentable(InputFormat::int8, b.data(), b.size()) < 0, "b: expected int8 values");
@@ -105,7 +125,7 @@ Array<int32_t> dot_add_int8(const Array<float>& a, const Array<float>& b, const 
   int32_t* out = result.mutable_data();
   const py::ssize_t length = a.shape(1);
   py::gil_scoped_release release;
-  dot_add_rows(a.data(), b.data(), c.data(), count, length, out);
+  run_rows(on_gpu, a.data(), b.data(), c.data(), count, length, out);
   return result;
 }
 
@@ -134,10 +154,10 @@ void bind_numerics(py::module_& m) {
   m.def("first_unrepresentable", &unrepresentable_input, py::arg("format"), py::arg("values").noconvert(),
         "Flat index of the first value that the format cannot hold, or -1.");
   m.def("dot_add_device", &dot_add_device, a, b, c, py::kw_only(), py::arg("device"), py::arg("path"), py::arg("dtype"),
-        py::arg("out"), "fused_dot_add of rows: a, b [rows, K], c [rows].");
+        py::arg("out"), py::arg("on_gpu"), "fused_dot_add of rows: a, b [rows, K], c [rows].");
   m.def("dot_add_unit", &dot_add_unit, a, b, c, py::kw_only(), py::arg("products"), py::arg("fraction_bits"),
-        py::arg("rounding"), py::arg("zero_exponent"), py::arg("input_exponent"));
-  m.def("dot_add_int8", &dot_add_int8, a, b, c);
+        py::arg("rounding"), py::arg("zero_exponent"), py::arg("input_exponent"), py::arg("on_gpu"));
+  m.def("dot_add_int8", &dot_add_int8, a, b, c, py::kw_only(), py::arg("on_gpu"));
 }
 
 }  // namespace qf::bindings

@@ -48,27 +48,12 @@ void dot_add_rows(const DeviceUnit& unit, const float* a, const float* b, const 
       x = cut_a.data();
       y = cut_b.data();
     }
-    if (unit.method == UnitMethod::fused) {
-      result[row] = fused_dot_add(unit.unit, x, 1, y, 1, length, c[row]);
-      continue;
-    }
-    float sum = c[row];
-    for (int64_t k = 0; k < length; k += unit.step()) {
-      const int64_t left = length - k;
-      sum = fp8_through_fp16(unit.unit, x + k, y + k, static_cast<int>(left < unit.step() ? left : unit.step()), sum);
-    }
-    result[row] = sum;
+    result[row] = dot_add_row(unit.method, unit.unit, x, y, length, c[row]);
   }
 }
 
 void dot_add_rows(const float* a, const float* b, const int32_t* c, int64_t count, int64_t length, int32_t* result) {
-  for (int64_t row = 0; row < count; ++row, a += length, b += length) {
-    uint32_t sum = static_cast<uint32_t>(c[row]);
-    for (int64_t k = 0; k < length; ++k) {
-      sum += static_cast<uint32_t>(static_cast<int32_t>(a[k]) * static_cast<int32_t>(b[k]));
-    }
-    result[row] = static_cast<int32_t>(sum);
-  }
+  for (int64_t row = 0; row < count; ++row, a += length, b += length) result[row] = dot_add_row(a, b, length, c[row]);
 }
 
 int64_t first_unrepresentable(InputFormat format, const float* values, int64_t count) {

@@ -29,6 +29,26 @@ QF_HD inline float fp8_through_fp16(const MatrixUnit& unit, const float* a, cons
   return sum == sum ? sum : bits_float(kCanonicalNan);
 }
 
+/// One row of products through a unit that is not exact_int32.
+QF_HD inline float dot_add_row(UnitMethod method, const MatrixUnit& unit, const float* a, const float* b,
+                               int64_t length, float c) {
+  if (method == UnitMethod::fused) return fused_dot_add(unit, a, 1, b, 1, length, c);
+  const int step = 2 * unit.products;
+  for (int64_t k = 0; k < length; k += step) {
+    const int64_t left = length - k;
+    c = fp8_through_fp16(unit, a + k, b + k, static_cast<int>(left < step ? left : step), c);
+  }
+  return c;
+}
+/// The same for int8: exact, wrapping modulo 2^32.
+QF_HD inline int32_t dot_add_row(const float* a, const float* b, int64_t length, int32_t c) {
+  auto sum = static_cast<uint32_t>(c);
+  for (int64_t k = 0; k < length; ++k) {
+    sum += static_cast<uint32_t>(static_cast<int32_t>(a[k]) * static_cast<int32_t>(b[k]));
+  }
+  return static_cast<int32_t>(sum);
+}
+
 /// Throws Error unless the integers of a step can hold every sum of such a unit.
 void check_unit(const MatrixUnit& unit);
 

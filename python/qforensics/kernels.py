@@ -108,8 +108,9 @@ def emulate(
     isa, threads : how to compute, never what; by default $QFORENSICS_ISA or the machine's best, and the CPUs that this
         process may use.
     executor : "cpu", or "cuda": the first GPU of this machine. The same bits. awq_dequantize has "cpu" only.
-    scheme : how the GPU takes a matrix unit's steps: "native", "pinned" or "definition"; by default the fastest that
-        gives the unit's bits there (csrc/numerics/cuda/scheme.h). One that does not is for negative controls.
+    scheme : how the GPU takes a matrix unit's steps: "native", "pinned", "fp64", "converted" or "definition"; by
+        default the fastest that gives the unit's bits there (csrc/numerics/cuda/scheme.h). One that does not is for
+        negative controls.
     bias : [N] in the activations' dtype.
     offsets : [K / G, N] float32, weight = (code - zero) * scale + offset.
     group_index : [K], the group of each row (GPTQ act-order).

@@ -24,6 +24,7 @@ def fused_dot_add(
     unit: str | DeviceProfile | MatrixUnit,
     dtype: str,
     out: str = "fp32",
+    executor: str = "cpu",
 ) -> NDArray[Any]:
     """``c + a . b`` along the last axis, as a GPU's matrix unit computes it.
 
@@ -48,6 +49,8 @@ def fused_dot_add(
     out
         ``"fp32"`` or ``"fp16"``: the format of the accumulator and of every step's result. ``"int8"`` sums exactly in
         int32: ``"int32"`` returns that, ``"fp32"`` the same numbers where float32 holds them.
+    executor
+        ``"cpu"``, or ``"cuda"``: the first GPU of this machine. The same bits.
 
     Returns
     -------
@@ -74,11 +77,14 @@ def fused_dot_add(
         raise ValueError(f"unknown dtype {dtype!r}; one of: {', '.join(_INPUTS)}")
     if out not in _OUTPUTS:
         raise ValueError(f"unknown out {out!r}; one of: {', '.join(_OUTPUTS)}")
+    if executor not in ("cpu", "cuda"):
+        raise ValueError(f"unknown executor {executor!r}; one of: cpu, cuda")
+    on_gpu = executor == "cuda"
     a, b = _checked("a", a), _checked("b", b)
     if a.ndim == 0 or a.shape != b.shape:
         raise ValueError(f"a and b: expected equal shapes [..., K], found {list(a.shape)} and {list(b.shape)}")
     if dtype == "int8":
-        return _int8(a, b, c, unit, out)
+        return _int8(a, b, c, unit, out, on_gpu)
     if out == "int32":
         raise ValueError(f"out='int32' goes with dtype='int8', found dtype={dtype!r}")
     c = _checked("c", c)
@@ -97,10 +103,11 @@ def fused_dot_add(
             rounding=unit.rounding,
             zero_exponent=unit.zero_exponent,
             input_exponent=_INPUT_EXPONENT[dtype],
+            on_gpu=on_gpu,
         )
     else:
         name, path = _device_and_path(unit)
-        result = _core.dot_add_device(*rows, device=name, path=path, dtype=dtype, out=out)
+        result = _core.dot_add_device(*rows, device=name, path=path, dtype=dtype, out=out, on_gpu=on_gpu)
     return np.asarray(result).reshape(c.shape)
 
 
@@ -127,7 +134,9 @@ def _representable(name: str, values: NDArray[np.float32], dtype: str) -> None:
         raise ValueError(f"{name}{index}: {values[tuple(index)]!r} is no {dtype} value")
 
 
-def _int8(a: NDArray[np.float32], b: NDArray[np.float32], c: object, unit: object, out: str) -> NDArray[Any]:
+def _int8(
+    a: NDArray[np.float32], b: NDArray[np.float32], c: object, unit: object, out: str, on_gpu: bool
+) -> NDArray[Any]:
     if out == "fp16":
         raise ValueError("dtype='int8' sums in int32: out is 'int32' or 'fp32'")
     if isinstance(unit, MatrixUnit):
@@ -143,7 +152,8 @@ def _int8(a: NDArray[np.float32], b: NDArray[np.float32], c: object, unit: objec
     if not np.all((whole == np.trunc(whole)) & (whole >= -(2.0**31)) & (whole < 2.0**31)):
         raise ValueError("c: expected whole numbers of int32's range")
     length = a.shape[-1]
-    sums = _core.dot_add_int8(a.reshape(-1, length), b.reshape(-1, length), whole.astype(np.int32).reshape(-1))
+    rows = (a.reshape(-1, length), b.reshape(-1, length), whole.astype(np.int32).reshape(-1))
+    sums = _core.dot_add_int8(*rows, on_gpu=on_gpu)
     sums = np.asarray(sums).reshape(start.shape)
     if out == "int32":
         return sums

@@ -8,6 +8,7 @@ definitions that the two choose are in ``csrc/operators/profiles.def``. `definit
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,7 +39,7 @@ _EXECUTORS = ("cpu", "cuda")
 
 def _runtime(
     operator: str, definition: str | None, profile: str, compute_major: int, isa: str | None, executor: str = "cpu"
-) -> _core.OperatorRuntime:
+) -> _core.OperatorRuntime | _core.DeviceOperatorRuntime:
     if executor not in _EXECUTORS:
         raise ValueError(f"unknown executor {executor!r}; one of: {', '.join(_EXECUTORS)}")
     return _make_runtime(operator, definition, profile, compute_major, isa or selected_isa(), executor)
@@ -47,9 +48,9 @@ def _runtime(
 @functools.cache
 def _make_runtime(
     operator: str, definition: str | None, profile: str, compute_major: int, isa: str, executor: str
-) -> _core.OperatorRuntime:
+) -> _core.OperatorRuntime | _core.DeviceOperatorRuntime:
     tables = None if profile == "fp32" else sfu_tables(lg2=operator == "attention")
-    runtime: _core.OperatorRuntime
+    runtime: _core.OperatorRuntime | _core.DeviceOperatorRuntime
     if executor == "cuda":
         _core.gpu_info(0)  # says what is missing
         runtime = _core.DeviceOperatorRuntime(profile, compute_major, tables, own_sfu=True)
@@ -227,7 +228,7 @@ def attention(
         [to_bits(f"{label}[{i}]", array, DTYPES[name]) for i, array in enumerate(each)]
         for label, each in (("q", q), ("k", k), ("v", v))
     )
-    last = scheme if executor == "cuda" else list(panels)
+    last: Any = scheme if executor == "cuda" else list(panels)
     out = run.attention(name, queries, keys, values, scale, sm_count, *unit, last)
     return [_values(name, a) for a in out]
 

@@ -15,6 +15,7 @@ FAMILIES = ["normal", "wide", "cancelling", "subnormal", "zeros", "special"]
 NUMBERS = {"tinygemm": [ml_dtypes.bfloat16]}
 NUMBERS |= {kernel: [np.float16, ml_dtypes.bfloat16] for kernel in ("marlin", "machete", "cublas")}
 DEVICES = ["a100", "h200", "v100", "l40s"]
+GRID_SCHEMES = ["fp64", "converted"]
 
 
 def activations_of(family: str, m: int, k: int, rng: np.random.Generator) -> np.ndarray:
@@ -111,6 +112,7 @@ def both(kernel: str, *inputs: Any, **call: Any) -> np.ndarray:
     """The GPU's outputs, which are the CPU's."""
     call = {"seed": 3, **call}
     found = kernels.emulate(kernel, *inputs, executor="cuda", **call)
+    call.pop("scheme", None)
     assert_equal_bits(found, kernels.emulate(kernel, *inputs, **call))
     return found
 
@@ -171,6 +173,34 @@ def test_another_scheme_gives_the_same_bits() -> None:
     call = {"group_size": 128, "device": "a100", "executor": "cuda", "seed": 0}
     fast = kernels.emulate("cublas", *inputs, scheme="pinned", **call)
     assert_equal_bits(kernels.emulate("cublas", *inputs, scheme="definition", **call), fast)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("device", ["a100", "h200", "v100"])
+@pytest.mark.parametrize("kernel", ["cublas", "hgemm"])
+@pytest.mark.parametrize("m", [1, 12, 70])
+@pytest.mark.parametrize("scheme", GRID_SCHEMES)
+def test_sums_on_a_grid_equal_the_cpu(scheme: str, kernel: str, device: str, family: str, m: int) -> None:
+    both(kernel, *problem(family, m, 256, 512, 128, m), group_size=128, device=device, scheme=scheme)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("device", ["a100", "h200"])
+@pytest.mark.parametrize("kernel", ["marlin", "tinygemm"])
+@pytest.mark.parametrize("scheme", GRID_SCHEMES)
+def test_bf16_sums_on_a_grid_equal_the_cpu(scheme: str, kernel: str, device: str, family: str) -> None:
+    x, *weight = problem(family, 20, 256, 1024, 128, 2)
+    if family == "wide":
+        x = x.astype(np.float32) * 2.0 ** np.random.default_rng(5).integers(-90, 60, x.shape)
+    both(kernel, x.astype(ml_dtypes.bfloat16), *weight, group_size=128, device=device, scheme=scheme)
+
+
+@pytest.mark.parametrize("scheme", GRID_SCHEMES)
+def test_sums_on_a_grid_tell_units_apart(scheme: str) -> None:
+    """Negative control: the same scheme with another GPU's numbers."""
+    inputs = problem("normal", 64, 512, 2048, 128, 4)
+    found = [both("cublas", *inputs, group_size=128, device=device, scheme=scheme) for device in ("a100", "h200")]
+    assert (found[0].view(np.uint16) != found[1].view(np.uint16)).any()
 
 
 def test_the_wrong_unit_shows() -> None:

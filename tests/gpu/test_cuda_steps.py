@@ -12,7 +12,8 @@ from qforensics import _core
 OUTPUTS = int(float(os.environ.get("QFORENSICS_STEP_OUTPUTS", "1e6")))
 INPUTS = ["plain", "wide", "any_finite", "cancelling", "sparse", "special"]
 FP16, BF16 = -14, -126
-A100, V100 = (8, 24, -132), (4, 23, -131)
+HOPPER, A100, V100 = (16, 25, -133), (8, 24, -132), (4, 23, -131)
+GRID_SCHEMES = ["fp64", "converted"]
 
 
 def own_unit() -> tuple[int, int, int]:
@@ -62,6 +63,58 @@ def test_pinned_fp16_accumulators(unit: tuple[int, int, int], inputs: str) -> No
 def test_another_unit_shows(unit: tuple[int, int, int]) -> None:
     """Negative control: the own instruction is no unit with other numbers."""
     assert differing(unit, "native", "wide", FP16) > 0
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("lowest", [FP16, BF16], ids=["fp16", "bf16"])
+@pytest.mark.parametrize("unit", [HOPPER, A100, V100, (16, 24, -132), (8, 25, -133)], ids=str)
+@pytest.mark.parametrize("scheme", GRID_SCHEMES)
+def test_sums_on_a_grid_are_any_unit(scheme: str, unit: tuple[int, int, int], lowest: int, inputs: str) -> None:
+    assert differing(unit, scheme, inputs, lowest) == 0
+
+
+@pytest.mark.parametrize("inputs", INPUTS[:-1])
+@pytest.mark.parametrize("unit", [(16, 25, -21), (8, 24, -20), (4, 23, -19)], ids=["hopper", "a100", "v100"])
+@pytest.mark.parametrize("scheme", GRID_SCHEMES)
+def test_sums_on_a_grid_to_fp16(scheme: str, unit: tuple[int, int, int], inputs: str) -> None:
+    assert differing(unit, scheme, inputs, FP16, half=True) == 0
+
+
+def needs_wgmma() -> None:
+    if _core.gpu_info(0)["compute_capability"] != 90:
+        pytest.skip("wgmma belongs to compute capability 9.0")
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("lowest", [FP16, BF16], ids=["fp16", "bf16"])
+def test_wgmma_is_the_profile_too(inputs: str, lowest: int) -> None:
+    needs_wgmma()
+    assert differing(HOPPER, "wgmma", inputs, lowest) == 0
+
+
+@pytest.mark.parametrize("unit", [(16, 24, -132), (8, 25, -133), (16, 26, -133)])
+def test_wgmma_is_no_other_unit(unit: tuple[int, int, int]) -> None:
+    """Negative control."""
+    needs_wgmma()
+    assert differing(unit, "wgmma", "wide", FP16) > 0
+
+
+def test_which_scheme_serves() -> None:
+    """By compute capability; FP64 is slow on 8.6, 8.9 and 12.0."""
+    chosen = {gpu: [_core.step_scheme(*unit[:2], gpu) for unit in (HOPPER, A100, V100)] for gpu in (80, 89, 90, 120)}
+    assert chosen == {
+        80: ["fp64", "native", "fp64"],
+        89: ["converted", "native", "converted"],
+        90: ["native", "pinned", "pinned"],
+        120: ["converted", "converted", "converted"],
+    }
+    assert _core.step_scheme(16, 24, 90) == "fp64"
+    assert _core.step_scheme(32, 13, 90) == _core.step_scheme(8, 30, 80) == "definition"
+
+
+def test_units_without_a_form_are_refused() -> None:
+    with pytest.raises(_core.CoreError, match="no sums on a grid for 8 products and 26 fraction bits"):
+        differing((8, 26, -134), "fp64", "plain", FP16)
 
 
 def test_a_faithful_gpu_is_accepted() -> None:

@@ -2,71 +2,15 @@
 
 #include "base/cuda/check.h"
 #include "base/cuda/gpu.h"
-#include "numerics/cuda/step_schemes.cuh"
+#include "numerics/cuda/converted_sum.cuh"
+#include "numerics/cuda/fp64_sum.cuh"
+#include "numerics/cuda/step_draw.cuh"
 
 namespace qf::cuda {
 namespace {
 
 constexpr int kWarps = 4, kSteps = 4, kBlocks = 132 * 8;
 constexpr int kTileRows = 16 + 8;
-
-struct Tally {
-  unsigned long long differing;
-  uint32_t expected, found;
-};
-
-struct Random {  // splitmix64 (Steele, Lea, Flood 2014)
-  uint64_t state;
-  __device__ uint64_t next() {
-    state += 0x9E3779B97F4A7C15u;
-    uint64_t x = state;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-    return x ^ (x >> 31);
-  }
-  /// Sum of four uniforms, centred: about normal.
-  __device__ float value() {
-    const uint64_t bits = next();
-    float sum = -2.0f;
-    for (int i = 0; i < 4; ++i) sum += static_cast<float>(bits >> (16 * i) & 0xFFFF) * 0x1p-16f;
-    return sum;
-  }
-};
-
-template <class Format>
-__device__ uint16_t to_bits(float x) {
-  return PinRange<Format>::bias == 127 ? float_to_bf16(x) : float_to_half(x);
-}
-
-template <class Format>
-__device__ uint16_t draw(StepInputs inputs, Random& random, int k, uint16_t before) {
-  constexpr uint16_t exponent_bits = PinRange<Format>::bias == 127 ? 0x7F80 : 0x7C00;
-  const uint64_t choice = random.next();
-  switch (inputs) {
-    case StepInputs::plain: return to_bits<Format>(random.value());
-    case StepInputs::wide: return to_bits<Format>(random.value() * exp2_int(static_cast<int>(choice % 24) - 14));
-    case StepInputs::cancelling:
-      if (k % 2 == 1) return static_cast<uint16_t>(before ^ 0x8000u ^ (choice % 4 == 0 ? 1u : 0u));
-      return to_bits<Format>(random.value());
-    case StepInputs::sparse:
-      if (choice % 2 == 0) return static_cast<uint16_t>(choice >> 8 & 0x8000u);
-      return static_cast<uint16_t>(choice >> 8 & (0x8000u | (exponent_bits ^ 0x7FFFu)));
-    case StepInputs::any_finite:
-    case StepInputs::special: break;
-  }
-  uint16_t bits = static_cast<uint16_t>(choice >> 16);
-  const bool keep = inputs == StepInputs::special && choice % 64 == 0;
-  if ((bits & exponent_bits) == exponent_bits && !keep) bits &= static_cast<uint16_t>(~0x4000u);
-  return bits;
-}
-
-__device__ float draw_accumulator(StepInputs inputs, Random& random, bool half) {
-  const uint64_t choice = random.next();
-  if (choice % 4 == 0) return 0.0f;
-  const float x = random.value() * exp2_int(static_cast<int>(choice >> 8) % 20 - 10);
-  if (half) return round_to_half(x);
-  return inputs == StepInputs::special && choice % 128 == 1 ? bits_float(0x7F800000u) : x;
-}
 
 template <class Scheme, class Format>
 __global__ void __launch_bounds__(kWarps * 32)
@@ -103,13 +47,7 @@ __global__ void __launch_bounds__(kWarps * 32)
           expected[i] = definition_output<Format>(unit, row + k, column + k, unit.products, expected[i]);
         }
         if (half) expected[i] = half_to_float(float_to_half(expected[i]));
-        if (float_bits(expected[i]) == float_bits(found[i])) continue;
-        // fp16 results widen a NaN to another one than the definition's
-        if (half && expected[i] != expected[i] && found[i] != found[i]) continue;
-        if (atomicAdd(&tally->differing, 1ull) == 0) {
-          tally->expected = float_bits(expected[i]);
-          tally->found = float_bits(found[i]);
-        }
+        compare(tally, expected[i], found[i], half);
         found[i] = expected[i];  // a difference counts once
       }
     }
@@ -131,6 +69,17 @@ StepTestResult run(const StepTest& test, const Allocator& allocator, void* strea
   return {rounds * per_round, static_cast<int64_t>(found.differing), found.expected, found.found};
 }
 
+template <template <class, int> class Sum, class Format, class Accumulator>
+StepTestResult run_grid(const StepTest& test, const Allocator& allocator, void* stream) {
+  require(grid_serves(test.unit), "no sums on a grid for ", test.unit.products, " products and ",
+          test.unit.fraction_bits, " fraction bits");
+  switch (test.unit.products) {
+    case 4: return run<GridStep<Format, Accumulator, 4, Sum<Format, 4>>, Format>(test, allocator, stream);
+    case 8: return run<GridStep<Format, Accumulator, 8, Sum<Format, 8>>, Format>(test, allocator, stream);
+    default: return run<GridStep<Format, Accumulator, 16, Sum<Format, 16>>, Format>(test, allocator, stream);
+  }
+}
+
 template <class Format, class Accumulator>
 StepTestResult pick(const StepTest& test, const Allocator& allocator, void* stream) {
   switch (test.scheme) {
@@ -140,6 +89,8 @@ StepTestResult pick(const StepTest& test, const Allocator& allocator, void* stre
               " products");
       return test.unit.products == 8 ? run<Pinned<Format, Accumulator, 8>, Format>(test, allocator, stream)
                                      : run<Pinned<Format, Accumulator, 4>, Format>(test, allocator, stream);
+    case Scheme::fp64: return run_grid<Fp64Sum, Format, Accumulator>(test, allocator, stream);
+    case Scheme::converted: return run_grid<ConvertedSum, Format, Accumulator>(test, allocator, stream);
     case Scheme::definition: return run<Definition<Format>, Format>(test, allocator, stream);
   }
   return {};
@@ -163,7 +114,8 @@ void require_faithful_gpu(int index) {
     const MatrixUnit self{own.products, own.fraction_bits, Rounding::fp32_toward_zero, -108 - own.fraction_bits,
                           lowest};
     const MatrixUnit older{8, 24, Rounding::fp32_toward_zero, -132, lowest};
-    for (const MatrixUnit& unit : {self, older}) {
+    const MatrixUnit newer{16, 25, Rounding::fp32_toward_zero, -133, lowest};
+    for (const MatrixUnit& unit : {self, older, newer}) {
       const Scheme scheme = scheme_for(unit, own);
       if (scheme == Scheme::definition) continue;
       const StepTestResult result = run_step_test({unit, scheme, StepInputs::wide, 1, 1}, runtime_allocator(), nullptr);

@@ -24,7 +24,7 @@ struct StepTest {
   Scheme scheme;
   StepInputs inputs;
   uint64_t seed;
-  int64_t outputs;  // at least so many: whole tiles of 128 outputs, chains of four steps
+  int64_t outputs;  // at least so many: whole tiles of 128 outputs (wgmma: 512), chains of four steps
 };
 
 struct StepTestResult {
@@ -35,8 +35,12 @@ struct StepTestResult {
 /// Throws Error where the scheme has no form for the unit.
 StepTestResult run_step_test(const StepTest& test, const Allocator& allocator, void* stream);
 
-/// A few thousand steps of the GPU's own unit (fp16 and bf16) and of pinned ones; throws Error that names the GPU, the
-/// unit and the first difference when one output differs. Takes milliseconds; callers run it once per process and GPU.
+/// The same for wgmma (m64n8k16), of compute capability 9.0; the scheme does not matter. Throws Error on other GPUs.
+StepTestResult run_wgmma_test(const StepTest& test, const Allocator& allocator, void* stream);
+
+/// A few thousand steps of the GPU's own unit (fp16 and bf16) and of emulated ones; throws Error that names the GPU,
+/// the unit and the first difference when one output differs. Takes milliseconds; callers run it once per process and
+/// GPU.
 void require_faithful_gpu(int index);
 
 }  // namespace qf::cuda

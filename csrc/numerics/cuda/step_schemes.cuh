@@ -2,10 +2,15 @@
 // matrix_unit.h; which one serves a unit on a GPU is decided by scheme.h.
 //
 //   Native      the GPU's own instruction: emulated and own unit are the same
-//   Pinned      the own instruction with its grid pinned (pinned_step.cuh): emulated units of at most 8 products and F
-//   < 25 Definition  fused_dot_add_step itself, an output at a time: any unit on any GPU, slowly
+//   Pinned      the own instruction with its grid pinned (pinned_step.cuh): emulated units of at most 8 products and
+//               F < 25, on GPUs whose unit fuses 16
+//   GridStep    integers on the unit's grid (grid_step.cuh), any unit on any GPU: products cut by FP64 tensor cores
+//               (fp64_sum.cuh) or by conversions (converted_sum.cuh)
+//   Definition  fused_dot_add_step itself, an output at a time: any unit on any GPU, slowly
 //
-// Both operands lie in shared memory, [row][kLd], values and marked exponents alike.
+// Both operands lie in shared memory, [row][kLd], values and marked exponents alike. A scheme says what a kernel must
+// know: uses_exponents, needs_sixteen (products of the GPU's own unit), and blocks, of 128 threads with 2 x 2 tiles per
+// warp, that an SM's registers should hold.
 #pragma once
 
 #include "base/half.h"
@@ -52,7 +57,8 @@ struct LaneTile {
 template <class Format>
 struct Definition {
   using Number = Format;
-  static constexpr bool uses_exponents = false;
+  static constexpr bool uses_exponents = false, needs_sixteen = false;
+  static constexpr int blocks = 4;
   struct Left {
     const uint16_t* rows;
   };
@@ -80,7 +86,8 @@ struct Definition {
 template <class Format, class Accumulator>
 struct Native {
   using Number = Format;
-  static constexpr bool uses_exponents = false;
+  static constexpr bool uses_exponents = false, needs_sixteen = false;
+  static constexpr int blocks = 4;
   struct Left {
     uint32_t a[4];
   };
@@ -110,8 +117,8 @@ struct Native {
 template <class Format, class Accumulator, int kProducts>
 struct Pinned {
   using Number = Format;
-  static constexpr bool uses_exponents = true;
-  static constexpr int kPairs = kProducts / 2;
+  static constexpr bool uses_exponents = true, needs_sixteen = true;
+  static constexpr int blocks = 4, kPairs = kProducts / 2;
   struct Left {
     uint32_t a[2], e[2][kPairs];
     const uint16_t* rows;

@@ -140,7 +140,9 @@ void attention_flash(const DeviceOperatorContext& context, const AttentionArgs& 
 }  // namespace
 
 Scheme attention_scheme(const MatrixUnit& unit, OwnUnit own) {
-  return unit.rounding == Rounding::fp32_toward_zero ? scheme_for(unit, own) : Scheme::definition;
+  const Scheme scheme = scheme_for(unit, own);
+  const bool serves = scheme == Scheme::native || scheme == Scheme::pinned;
+  return unit.rounding == Rounding::fp32_toward_zero && serves ? scheme : Scheme::definition;
 }
 
 void attention_fa3(const DeviceOperatorContext& context, const AttentionArgs& args) {

@@ -12,6 +12,8 @@ void run_flash_bf16(const FlashJob& job, Scheme scheme, int head_size, bool few_
       }
       return launch_flash<Pinned<Bf16, float, 4>, Bf16>(job, head_size, few_rows, items, stream);
     case Scheme::definition: return launch_flash<Definition<Bf16>, Bf16>(job, head_size, few_rows, items, stream);
+    case Scheme::fp64:
+    case Scheme::converted: throw Error(std::string("attention has no kernels for the scheme ") + scheme_name(scheme));
   }
 }
 

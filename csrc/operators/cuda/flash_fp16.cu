@@ -12,6 +12,8 @@ void run_flash_fp16(const FlashJob& job, Scheme scheme, int head_size, bool few_
       }
       return launch_flash<Pinned<Fp16, float, 4>, Fp16>(job, head_size, few_rows, items, stream);
     case Scheme::definition: return launch_flash<Definition<Fp16>, Fp16>(job, head_size, few_rows, items, stream);
+    case Scheme::fp64:
+    case Scheme::converted: throw Error(std::string("attention has no kernels for the scheme ") + scheme_name(scheme));
   }
 }
 

@@ -309,7 +309,7 @@ struct FlashBlock {
 template <class Step, class Format, class L>
 __global__ void __launch_bounds__(L::threads, 1) flash_kernel(const FlashJob job) {
 #if __CUDA_ARCH__ < 900
-  if constexpr (Step::uses_exponents) return;  // scheme.h: pinning needs a unit of 16 products
+  if constexpr (Step::needs_sixteen) return;  // no such GPU (scheme.h)
 #endif
   extern __shared__ __align__(16) char memory[];
   const FlashShared<Step, L> shared(memory, job.block_keys);

@@ -82,9 +82,10 @@ struct Walker {
 };
 
 template <class Scheme, class L, bool kFresh>
-__global__ void __launch_bounds__(L::threads, L::tiles_w == 2 ? 4 : 2) unit_leaf_kernel(const UnitArgs args) {
+__global__ void __launch_bounds__(L::threads, L::tiles_w == 2 ? Scheme::blocks : 2)
+    unit_leaf_kernel(const UnitArgs args) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  if constexpr (Scheme::uses_exponents) return;  // the pinned scheme needs sixteen products (scheme.h)
+  if constexpr (Scheme::needs_sixteen) return;  // no such GPU (scheme.h)
 #endif
   extern __shared__ __align__(16) char shared[];
   using S = Stage<L, Scheme::uses_exponents>;

@@ -25,6 +25,8 @@ void run_unit_leaves(const LeafCall& call, Scheme scheme, const UnitOperand& wei
   switch (scheme) {
     case Scheme::native: return launch_native_leaves(leaves);
     case Scheme::pinned: return launch_pinned_leaves(leaves);
+    case Scheme::fp64: return launch_fp64_leaves(leaves);
+    case Scheme::converted: return launch_converted_leaves(leaves);
     case Scheme::definition: return launch_definition_leaves(leaves);
   }
 }

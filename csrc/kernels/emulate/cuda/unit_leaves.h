@@ -38,6 +38,8 @@ struct UnitLeaves {
 
 void launch_native_leaves(const UnitLeaves& call);
 void launch_pinned_leaves(const UnitLeaves& call);
+void launch_fp64_leaves(const UnitLeaves& call);
+void launch_converted_leaves(const UnitLeaves& call);
 void launch_definition_leaves(const UnitLeaves& call);
 
 }  // namespace qf::cuda
