@@ -41,7 +41,7 @@ __all__ = [
     "variants",
 ]
 
-_EXECUTORS = ("cpu", "cuda")
+_EXECUTORS = ("cpu", "cuda", "native")
 _TRIES = 200_000
 
 
@@ -107,7 +107,9 @@ def emulate(
     seed : draws the order of racing atomics (exllama); None draws a new one.
     deterministic : atomics land in ascending order.
     isa, threads : how to compute, never what; by default $QFORENSICS_ISA or the machine's best, and all cores.
-    executor : "cpu", or "cuda": the first GPU of this machine. The same bits.
+    executor : "cpu"; "cuda": emulated on the first GPU of this machine; "native": a kernel at that GPU's own speed
+        (csrc/kernels/native), ValueError with the reason where none serves the plan. The same bits; only where atomics
+        race (exllama, not `deterministic`) "native" races in earnest and reads no seed.
     scheme : how the GPU takes a matrix unit's steps: "native", "pinned" or "definition"; by default the fastest that
         gives the unit's bits there (csrc/numerics/cuda/scheme.h). One that does not is for negative controls.
     bias : [N] in the activations' dtype.
@@ -148,6 +150,9 @@ def emulate(
     if executor == "cuda":
         call = (made._core_plan, weight, rows, addend, drawn, deterministic)
         return np.asarray(_core.emulate_gemm_cuda(*call, scheme, _core.default_workspace)).view(activations.dtype)
+    if executor == "native":
+        native = _core.emulate_gemm_native(made._core_plan, weight, rows, addend, deterministic)
+        return np.asarray(native).view(activations.dtype)
     out = _core.emulate_gemm(made._core_plan, weight, rows, addend, runner, drawn, deterministic)
     return np.asarray(out).view(activations.dtype)
 
