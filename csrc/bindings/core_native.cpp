@@ -47,14 +47,14 @@ struct NativeJob {
     out = cuda::Buffer<char>(allocator, out_bytes, nullptr);
   }
 
-  void run(const Plan& plan, size_t copy, void* stream, bool deterministic) const {
+  void run(const Plan& plan, size_t copy, void* stream, uint64_t seed, bool deterministic) const {
     const GemmArgs args{activations.data(), plan.k, bias.data(), out.data(), plan.n, 0, plan.m};
-    call->run(weights[copy], args, {stream, zeroed.data(), free.data(), deterministic});
+    call->run(weights[copy], args, {stream, zeroed.data(), free.data(), deterministic, seed});
   }
 };
 
 py::array emulate_gemm_native(const Plan& plan, const PackedWeight& weight, const py::array& activations,
-                              const std::optional<py::array>& bias, bool deterministic) {
+                              const std::optional<py::array>& bias, uint64_t seed, bool deterministic) {
   check_gemm_arrays(plan, activations, bias);
   require(plan.epilogue.output != Format::fp32, plan.kernel, ": native kernels write fp16 or bf16");
   py::array out = new_output(plan, plan.m);
@@ -64,7 +64,7 @@ py::array emulate_gemm_native(const Plan& plan, const PackedWeight& weight, cons
   py::gil_scoped_release release;
   NativeJob job(plan, weight, 1);
   job.operands(plan, x, addend, bytes);
-  job.run(plan, 0, nullptr, deterministic);
+  job.run(plan, 0, nullptr, seed, deterministic);
   cuda::copy_to_host(host_out, job.out.data(), bytes, nullptr);
   return out;
 }
@@ -81,7 +81,7 @@ std::vector<float> time_gemm_native(const Plan& plan, const PackedWeight& weight
   NativeJob job(plan, weight, copies);
   job.operands(plan, x, nullptr, static_cast<size_t>(plan.m * plan.n * 2));
   std::vector<float> times = cuda::time_graph(repeats, [&](void* stream) {
-    for (int i = 0; i < copies; ++i) job.run(plan, static_cast<size_t>(i), stream, deterministic);
+    for (int i = 0; i < copies; ++i) job.run(plan, static_cast<size_t>(i), stream, 0, deterministic);
   });
   for (float& time : times) time *= 1e3f / static_cast<float>(copies);
   return times;
@@ -108,7 +108,7 @@ py::list native_kernel_table() {
   throw Error("this build of qforensics has no CUDA code: build it where nvcc 12.8 or newer is on PATH (QF_CUDA=ON)");
 }
 py::array emulate_gemm_native(const Plan&, const PackedWeight&, const py::array&, const std::optional<py::array>&,
-                              bool) {
+                              uint64_t, bool) {
   refuse();
 }
 std::vector<float> time_gemm_native(const Plan&, const PackedWeight&, const py::array&, int, int, bool) { refuse(); }
@@ -123,7 +123,7 @@ void bind_native(py::module_& m) {
   m.def("native_kernel_table", &native_kernel_table);
   m.def("native_kernel_for", &native_kernel_for, py::arg("plan"), py::arg("compute_capability"));
   m.def("emulate_gemm_native", &emulate_gemm_native, py::arg("plan"), py::arg("weight"), py::arg("activations"),
-        py::arg("bias"), py::arg("deterministic"));
+        py::arg("bias"), py::arg("seed"), py::arg("deterministic"));
   m.def("time_gemm_native", &time_gemm_native, py::arg("plan"), py::arg("weight"), py::arg("activations"),
         py::arg("copies"), py::arg("repeats"), py::arg("deterministic"));
 }

@@ -108,8 +108,7 @@ def emulate(
     deterministic : atomics land in ascending order.
     isa, threads : how to compute, never what; by default $QFORENSICS_ISA or the machine's best, and all cores.
     executor : "cpu"; "cuda": emulated on the first GPU of this machine; "native": a kernel at that GPU's own speed
-        (csrc/kernels/native), ValueError with the reason where none serves the plan. The same bits; only where atomics
-        race (exllama, not `deterministic`) "native" races in earnest and reads no seed.
+        (csrc/kernels/native), ValueError with the reason where none serves the plan. The same bits.
     scheme : how the GPU takes a matrix unit's steps: "native", "pinned" or "definition"; by default the fastest that
         gives the unit's bits there (csrc/numerics/cuda/scheme.h). One that does not is for negative controls.
     bias : [N] in the activations' dtype.
@@ -151,7 +150,7 @@ def emulate(
         call = (made._core_plan, weight, rows, addend, drawn, deterministic)
         return np.asarray(_core.emulate_gemm_cuda(*call, scheme, _core.default_workspace)).view(activations.dtype)
     if executor == "native":
-        native = _core.emulate_gemm_native(made._core_plan, weight, rows, addend, deterministic)
+        native = _core.emulate_gemm_native(made._core_plan, weight, rows, addend, drawn, deterministic)
         return np.asarray(native).view(activations.dtype)
     out = _core.emulate_gemm(made._core_plan, weight, rows, addend, runner, drawn, deterministic)
     return np.asarray(out).view(activations.dtype)

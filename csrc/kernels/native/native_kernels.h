@@ -41,8 +41,9 @@ struct NativeContext {
   void* stream;
   void* zeroed;
   void* free;
-  /// Racing plans: ascending order (the emulators' deterministic = true), or a true race of this GPU's atomics.
+  /// Racing plans, as the emulators: the ascending order, or the one drawn by `seed` (kernels/emulate/race_order.h).
   bool deterministic;
+  uint64_t seed;
 };
 
 /// A plan made ready for one GPU; tables that a kernel needs live in it. run() allocates nothing and does not wait, so
@@ -60,7 +61,9 @@ struct NativeKernel {
   const char* summary;
   /// Why the kernel does not serve this plan on a GPU of this compute capability; empty: it serves it.
   std::string (*refusal)(const Plan& plan, int compute_capability);
-  /// Repacks on the device. Throws Error where the weight has something that the kernel does not take.
+  /// Repacks on the device and waits for it: a weight is constant from here on, and run() may fetch it before what is
+  /// queued ahead of it on the stream is done (programmatic dependent launch). Throws Error where the weight has
+  /// something that the kernel does not take.
   NativeWeight (*pack)(const Plan& plan, const DeviceWeight& weight, const Allocator& allocator, void* stream);
   std::unique_ptr<NativeCall> (*prepare)(const Plan& plan, const Gpu& gpu, const Allocator& allocator, void* stream);
 };
