@@ -16,6 +16,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/gemm.h"
+#include "kernels/native/load.cuh"
 #include "kernels/native/overlap.cuh"
 #include "numerics/cuda/mma.cuh"
 
@@ -58,35 +59,6 @@ struct SliceArgs {
   int group_shift;  // unit >> group_shift = group
   SliceMap map;
 };
-
-/// Weights are read once: they pass the first-level cache by. Nothing happens unless `wanted`.
-__device__ __forceinline__ void load_once(uint4& v, const uint4* from, bool wanted) {
-  asm volatile(
-      "{ .reg .pred p; setp.ne.b32 p, %5, 0;\n"
-      "@p ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4]; }"
-      : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
-      : "l"(from), "r"(static_cast<int>(wanted)));
-}
-__device__ __forceinline__ void load_pair(uint2& v, const void* from, bool wanted) {
-  asm volatile(
-      "{ .reg .pred p; setp.ne.b32 p, %3, 0;\n"
-      "@p ld.global.nc.v2.u32 {%0, %1}, [%2]; }"
-      : "+r"(v.x), "+r"(v.y)
-      : "l"(from), "r"(static_cast<int>(wanted)));
-}
-
-/// (bits & mask) | exponent, in one instruction.
-template <uint32_t kMask, uint32_t kExponent>
-__device__ __forceinline__ uint32_t nibbles(uint32_t bits) {
-  uint32_t exponent, out;
-  asm("mov.b32 %0, %1;" : "=r"(exponent) : "n"(kExponent));
-  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(out) : "r"(bits), "n"(kMask), "r"(exponent));
-  return out;
-}
-
-__device__ __forceinline__ uint32_t word_of(const uint4& v, int i) {
-  return i == 0 ? v.x : (i == 1 ? v.y : (i == 2 ? v.z : v.w));
-}
 
 /// A warp's walk over its slice: T tiles of columns, R tiles of rows, 2 D units at a time, D pairs of them in flight.
 /// kRest: whole chunks leave something over.
