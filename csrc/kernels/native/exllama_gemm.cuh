@@ -1,8 +1,9 @@
 // exllama up to 50 rows: chains of four fp16 FMAs, scaled into fp32 sums over 128 k (a leaf), leaves added in fp16.
 //
 // A block takes 32 columns over all of K. Eight lanes share a leaf, four columns each, so that an activation that a lane
-// loads meets four weights; a warp walks four leaves (a quad) at a time, the block's eight warps go round the quads.
-// The leaves' sums meet in shared memory, where they are added in the order of the plan.
+// loads meets four weights; a warp walks four leaves (a quad) at a time, the block's warps go round the quads. Each warp
+// copies the activations of its quad to shared memory, half a quad ahead. The leaves' sums meet in shared memory, where
+// they are added in the order of the plan.
 //
 //   codes    [tile of 32 columns][quad of leaves][octet of k][leaf in quad][lane of 8][4 words]: a word is eight k of one
 //            column: nibbles 0, 4: k 0, 1; 1, 5: k 2, 3; 2, 6: k 4, 5; 3, 7: k 6, 7. Beyond K: zeros
@@ -17,7 +18,7 @@
 
 namespace qf::cuda {
 
-constexpr int kLeafK = 128, kOctets = kLeafK / 8, kQuad = 4, kQuadWarps = 8, kQuadColumns = 32;
+constexpr int kLeafK = 128, kOctets = kLeafK / 8, kHalf = kOctets / 2, kQuad = 4, kQuadColumns = 32;
 
 struct ExllamaArgs {
   const uint4* codes;
@@ -62,55 +63,76 @@ struct QuadGroup {
   }
 };
 
-/// A warp's walk over its quads; R rows, D octets of weights in flight.
-template <int R, int D>
+/// Shared memory: activations [warp][half][row][leaf][octet] of 8 numbers; partial sums [leaf][row][column]; orders of a
+/// race [row][parity][leaf].
+template <int R>
+struct QuadShared {
+  static constexpr int kHalfBytes = R * kQuad * kHalf * 16;
+  char* activations;
+  __half* partials;
+  int16_t* orders;
+  int leaves;
+
+  __device__ QuadShared(char* base, int warps, int count)
+      : activations(base),
+        partials(reinterpret_cast<__half*>(base + warps * 2 * kHalfBytes)),
+        orders(reinterpret_cast<int16_t*>(partials + count * R * kQuadColumns)),
+        leaves(count) {}
+  static int bytes(int warps, int leaves, bool racing) {
+    return warps * 2 * kHalfBytes + leaves * R * (kQuadColumns * 2 + (racing ? 2 * 2 : 0));
+  }
+  __device__ __half* at(int leaf, int row, int column) const {
+    return partials + (leaf * R + row) * kQuadColumns + column;
+  }
+  __device__ int16_t* order(int row, int parity) const { return orders + (row * 2 + parity) * leaves; }
+};
+
+/// A warp's walk over its quads; R rows, D octets of weights in flight. kLeafGroups: a leaf lies in one group.
+template <int R, int D, bool kLeafGroups>
 struct QuadWarp {
-  static_assert(kOctets % D == 0);
+  static_assert(kHalf % D == 0);
+  using Shared = QuadShared<R>;
   const ExllamaArgs& args;
-  const int warp, leaf_in_quad, lane, quads;
-  const uint4* codes;
+  const int warps, warp, lane, quads;
+  const uint4* codes;  // of the quad at hand
   const uint4* numbers;
-  uint32_t rows[R];  // where they begin
-  uint4 code[D], next_numbers;
+  char* activations;
+  uint4 code[D], next_numbers{};
   QuadGroup group;
   float sum[R][4];
 
-  __device__ explicit QuadWarp(const ExllamaArgs& a)
+  __device__ QuadWarp(const ExllamaArgs& a, const Shared& shared)
       : args(a),
+        warps(static_cast<int>(blockDim.x / 32)),
         warp(static_cast<int>(threadIdx.x / 32)),
-        leaf_in_quad(static_cast<int>(threadIdx.x % 32 / 8)),
-        lane(static_cast<int>(threadIdx.x % 8)),
+        lane(static_cast<int>(threadIdx.x % 32)),
         quads((a.leaves + kQuad - 1) / kQuad) {
-    codes = a.codes + (static_cast<int64_t>(blockIdx.x) * quads + warp) * kOctets * 32 + threadIdx.x % 32;
-    numbers = a.numbers + static_cast<int64_t>(blockIdx.x) * a.groups * 8 + lane;
-#pragma unroll
-    for (int r = 0; r < R; ++r) {  // rows beyond the last repeat it; nobody reads their sums
-      rows[r] = static_cast<uint32_t>(min(static_cast<int>(blockIdx.y) * R + r, a.m - 1) * a.lda);
-    }
+    codes = a.codes + (static_cast<int64_t>(blockIdx.x) * quads + warp) * kOctets * 32 + lane;
+    numbers = a.numbers + static_cast<int64_t>(blockIdx.x) * a.groups * 8 + lane % 8;
+    activations = shared.activations + warp * 2 * Shared::kHalfBytes;
   }
-  __device__ int leaf(int quad) const { return quad * kQuad + leaf_in_quad; }
+  __device__ int leaf(int quad) const { return quad * kQuad + lane / 8; }
 
-  __device__ void fetch_code(int slot, int quad, int octet) {
-    const int q = octet < kOctets ? quad : quad + kQuadWarps;
-    load_once(code[slot], codes + ((q - warp) * kOctets + octet % kOctets) * 32, q < quads);
-  }
-  /// Octet `octet` of the leaf is the first of a group, and the next group is fetched.
-  __device__ void enter_group(int quad, int octet, int step) {
-    group.enter(next_numbers, leaf(quad) * kLeafK + octet * 8 < args.k);
-    fetch_numbers(octet + step < kOctets ? quad : quad + kQuadWarps, (octet + step) % kOctets);
-  }
   __device__ void fetch_numbers(int quad, int octet) {
     const int at = leaf(quad) * kOctets + octet;
     load_four(next_numbers, numbers + (at >> args.octet_shift) * 8, at * 8 < args.k);
   }
-  __device__ void take(const uint4& words, int k) {
-    const bool exists = k < args.k;
+  /// Half `half` of the quad's activations, into its buffer; zeros beyond K. Lane: leaf lane / 8, octet lane % 8.
+  __device__ void copy_half(int quad, int half) const {
+    const int k = leaf(quad) * kLeafK + (half * kHalf + lane % 8) * 8;
+    const int bytes = k < args.k ? 16 : 0;
+    const uint16_t* from = args.activations + (bytes > 0 ? k : 0);
+#pragma unroll
+    for (int r = 0; r < R; ++r) {  // rows beyond the last repeat it; nobody reads their sums
+      const int row = min(static_cast<int>(blockIdx.y) * R + r, args.m - 1);
+      copy_to_shared(activations + half * Shared::kHalfBytes + (r * 32 + lane) * 16, from + row * args.lda, bytes);
+    }
+    asm volatile("cp.async.commit_group;");
+  }
+  __device__ void take(const uint4& words, const char* x_begin) {
     uint4 x[R];
 #pragma unroll
-    for (int r = 0; r < R; ++r) {
-      x[r] = {};
-      load_four(x[r], args.activations + (rows[r] + k), exists);
-    }
+    for (int r = 0; r < R; ++r) x[r] = *reinterpret_cast<const uint4*>(x_begin + r * 512);
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
       __half2 w[4];
@@ -128,73 +150,77 @@ struct QuadWarp {
     }
   }
   __device__ void start() {
-    next_numbers = {};
+    if (warp >= quads) return;
     fetch_numbers(warp, 0);
 #pragma unroll
-    for (int d = 0; d < D; ++d) fetch_code(d, warp, d);
+    for (int d = 0; d < D; ++d) load_once(code[d], codes + d * 32, true);
+  }
+  /// Octets first .. first + D - 1; the next D are fetched.
+  __device__ void walk_octets(int quad, int first, int group_octets) {
+    const bool inside = first + D < kOctets;
+    const uint4* ahead = codes + (inside ? first + D : warps * kOctets) * 32;
+    const char* x = activations + first / kHalf * Shared::kHalfBytes + (lane / 8 * kHalf + first % kHalf) * 16;
+#pragma unroll
+    for (int d = 0; d < D; ++d) {
+      const int octet = first + d;
+      if (kLeafGroups ? octet == 0 : octet % group_octets == 0) {
+        group.enter(next_numbers, leaf(quad) * kLeafK + octet * 8 < args.k);
+        const int next = octet + group_octets;
+        fetch_numbers(next < kOctets ? quad : quad + warps, next % kOctets);
+      }
+      take(code[d], x + d * 16);
+      load_once(code[d], ahead + d * 32, inside || quad + warps < quads);
+    }
   }
   template <class Store>
   __device__ void walk(Store store) {
-    const int step = min(kOctets, 1 << min(args.octet_shift, 4));  // octets of a group inside a leaf
-    for (int quad = warp; quad < quads; quad += kQuadWarps) {
+    const int group_octets = kLeafGroups ? kOctets : 1 << args.octet_shift;
+    if (warp >= quads) return;
+    copy_half(warp, 0);
+    copy_half(warp, 1);
+    for (int quad = warp; quad < quads; quad += warps) {
 #pragma unroll
       for (int r = 0; r < R; ++r)
 #pragma unroll
         for (int c = 0; c < 4; ++c) sum[r][c] = 0.0f;
 #pragma unroll 1
       for (int first = 0; first < kOctets; first += D) {
-#pragma unroll
-        for (int d = 0; d < D; ++d) {
-          const int octet = first + d;
-          if (octet % step == 0) enter_group(quad, octet, step);
-          take(code[d], leaf(quad) * kLeafK + octet * 8);
-          fetch_code(d, quad, octet + D);
+        if (first % kHalf == 0) {
+          asm volatile("cp.async.wait_group 1;" ::: "memory");
+          __syncwarp();
+        }
+        walk_octets(quad, first, group_octets);
+        if ((first + D) % kHalf == 0) {
+          __syncwarp();
+          copy_half(min(quad + warps, quads - 1), first / kHalf);
         }
       }
+      codes += warps * kOctets * 32;
       if (leaf(quad) < args.leaves) store(leaf(quad));
     }
   }
 };
 
-/// Shared memory: [leaf][row][column] partial sums, then [row][parity][leaf] orders of a race.
-template <int R>
-struct QuadShared {
-  __half* partials;
-  int16_t* orders;
-  int leaves;
-
-  __device__ QuadShared(char* base, int count)
-      : partials(reinterpret_cast<__half*>(base)),
-        orders(reinterpret_cast<int16_t*>(base + count * R * kQuadColumns * 2)),
-        leaves(count) {}
-  static int bytes(int leaves, bool racing) { return leaves * R * (kQuadColumns * 2 + (racing ? 2 * 2 : 0)); }
-  __device__ __half* at(int leaf, int row, int column) const {
-    return partials + (leaf * R + row) * kQuadColumns + column;
-  }
-  __device__ int16_t* order(int row, int parity) const { return orders + (row * 2 + parity) * leaves; }
-};
-
 /// The plan's race: +0, then every leaf in its order, each sum rounded to fp16.
 template <int R>
-__device__ float race_total(const QuadShared<R>& shared, int row, int column, const int16_t* order) {
+__device__ __half race_total(const QuadShared<R>& shared, int row, int column, const int16_t* order) {
   __half sum = __float2half_rn(0.0f);
 #pragma unroll 8
   for (int i = 0; i < shared.leaves; ++i) sum = __hadd(sum, *shared.at(order == nullptr ? i : order[i], row, column));
-  return __half2float(sum);
+  return sum;
 }
 
-template <int R, int D, int kBlocks>
-__global__ void __launch_bounds__(kQuadWarps * 32, kBlocks) exllama_gemm(const ExllamaArgs args) {
+template <int R, int D, int kThreads, bool kLeafGroups>
+__global__ void __launch_bounds__(kThreads) exllama_gemm(const ExllamaArgs args) {
   extern __shared__ __align__(16) char memory[];
-  const QuadShared<R> shared(memory, args.leaves);
-  const int thread = static_cast<int>(threadIdx.x), row_begin = static_cast<int>(blockIdx.y) * R,
-            column_begin = static_cast<int>(blockIdx.x) * kQuadColumns;
+  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  const int row_begin = static_cast<int>(blockIdx.y) * R, column_begin = static_cast<int>(blockIdx.x) * kQuadColumns;
+  const QuadShared<R> shared(memory, threads / 32, args.leaves);
   let_next_kernel_start();
-  QuadWarp<R, D> warp(args);
+  QuadWarp<R, D, kLeafGroups> warp(args, shared);
   warp.start();
-  if (!args.deterministic && thread < 2 * R) {
-    race_order(args.seed, row_begin + thread / 2, column_begin / 64, thread % 2, shared.order(thread / 2, thread % 2),
-               args.leaves);
+  for (int i = thread; i < 2 * R && !args.deterministic; i += threads) {
+    race_order(args.seed, row_begin + i / 2, column_begin / 64, i % 2, shared.order(i / 2, i % 2), args.leaves);
   }
   wait_for_earlier_kernels();
   warp.walk([&](int leaf) {
@@ -202,19 +228,21 @@ __global__ void __launch_bounds__(kQuadWarps * 32, kBlocks) exllama_gemm(const E
     for (int r = 0; r < R; ++r) {
       const __half2 low = __floats2half2_rn(warp.sum[r][0], warp.sum[r][1]);
       const __half2 high = __floats2half2_rn(warp.sum[r][2], warp.sum[r][3]);
-      *reinterpret_cast<uint2*>(shared.at(leaf, r, warp.lane * 4)) =
+      *reinterpret_cast<uint2*>(shared.at(leaf, r, warp.lane % 8 * 4)) =
           make_uint2(*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high));
     }
   });
   __syncthreads();
-  const int r = thread / kQuadColumns, row = row_begin + r, column = column_begin + thread % kQuadColumns;
-  if (r >= R || row >= args.m || column >= args.n) return;
-  const int16_t* order = args.deterministic ? nullptr : shared.order(r, column / 2 % 2);
-  __half total = __float2half_rn(race_total(shared, r, thread % kQuadColumns, order));
-  if (args.bias != nullptr) {
-    total = __float2half_rn(__fadd_rn(__half2float(total), __half2float(__ushort_as_half(args.bias[column]))));
+  for (int i = thread; i < R * kQuadColumns; i += threads) {
+    const int r = i / kQuadColumns, row = row_begin + r, column = column_begin + i % kQuadColumns;
+    if (row >= args.m || column >= args.n) continue;
+    const int16_t* order = args.deterministic ? nullptr : shared.order(r, column / 2 % 2);
+    __half total = race_total(shared, r, i % kQuadColumns, order);
+    if (args.bias != nullptr) {
+      total = __float2half_rn(__fadd_rn(__half2float(total), __half2float(__ushort_as_half(args.bias[column]))));
+    }
+    args.out[row * args.ldo + column] = __half_as_ushort(total);
   }
-  args.out[row * args.ldo + column] = __half_as_ushort(total);
 }
 
 }  // namespace qf::cuda

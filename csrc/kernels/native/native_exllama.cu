@@ -8,7 +8,7 @@
 namespace qf::cuda {
 namespace {
 
-constexpr int kLargestShared = 96 << 10;  // bytes of partial sums: two blocks on a multiprocessor
+constexpr int kLargestShared = 160 << 10;  // bytes; every GPU from 8.0 on but 8.6 and 8.9 gives as much
 
 int leaf_count(const Plan& plan) { return static_cast<int>((plan.k + kLeafK - 1) / kLeafK); }
 int quad_count(const Plan& plan) { return (leaf_count(plan) + kQuad - 1) / kQuad; }
@@ -92,11 +92,8 @@ class ExllamaCall : public NativeCall {
                     .deterministic = context.deterministic || leaf_count(plan_) < 3,
                     .seed = context.seed};
     if (weight.order.size() > 0) permute(weight, all, context);
-    const int64_t rows = plan_.m;
-    if (rows >= 5 && QuadShared<8>::bytes(all.leaves, true) <= kLargestShared) return launch_rows<8, 2, 2>(all, context);
-    if (rows >= 3 && QuadShared<4>::bytes(all.leaves, true) <= kLargestShared) return launch_rows<4, 4, 2>(all, context);
-    if (rows >= 2 && QuadShared<2>::bytes(all.leaves, true) <= kLargestShared) return launch_rows<2, 8, 2>(all, context);
-    launch_rows<1, 8, 3>(all, context);
+    if (plan_.group >= kLeafK || plan_.group == plan_.k) return launch_groups<true>(all, context);
+    launch_groups<false>(all, context);
   }
 
  private:
@@ -108,14 +105,33 @@ class ExllamaCall : public NativeCall {
     args.activations = permuted;
     args.lda = args.k;
   }
-  template <int R, int D, int kBlocks>
+  /// More rows at a time where blocks are enough and the leaves' sums of so many rows fit.
+  template <bool kLeafGroups>
+  void launch_groups(const ExllamaArgs& args, const NativeContext& context) const {
+    const bool many_blocks = tile_count(plan_) * ((plan_.m + 7) / 8) > 132;
+    if (plan_.m > 4 && many_blocks && fits<8, 512>()) return launch_rows<8, 4, 512, kLeafGroups>(args, context);
+    if (plan_.m > 2 && fits<4, 512>()) return launch_rows<4, 4, 512, kLeafGroups>(args, context);
+    if (plan_.m > 1 && fits<2, 512>()) return launch_rows<2, 8, 512, kLeafGroups>(args, context);
+    launch_rows<1, 8, 768, kLeafGroups>(args, context);
+  }
+  /// Warps of a block: all rounds over the quads alike.
+  template <int kThreads>
+  int warps() const {
+    const int quads = quad_count(plan_), rounds = (quads + kThreads / 32 - 1) / (kThreads / 32);
+    return (quads + rounds - 1) / rounds;
+  }
+  template <int R, int kThreads>
+  bool fits() const {
+    return QuadShared<R>::bytes(warps<kThreads>(), leaf_count(plan_), true) <= kLargestShared;
+  }
+  template <int R, int D, int kThreads, bool kLeafGroups>
   void launch_rows(const ExllamaArgs& args, const NativeContext& context) const {
-    auto* kernel = exllama_gemm<R, D, kBlocks>;
-    const int bytes = QuadShared<R>::bytes(args.leaves, !args.deterministic);
+    auto* kernel = exllama_gemm<R, D, kThreads, kLeafGroups>;
+    const int bytes = QuadShared<R>::bytes(warps<kThreads>(), args.leaves, !args.deterministic);
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of exllama");
     const dim3 grid(static_cast<unsigned>(tile_count(plan_)), static_cast<unsigned>((args.m + R - 1) / R));
-    launch(kernel, {grid, dim3(kQuadWarps * 32), static_cast<size_t>(bytes), overlapped_}, context.stream,
-           "exllama_gemm", args);
+    const dim3 block(static_cast<unsigned>(warps<kThreads>()) * 32);
+    launch(kernel, {grid, block, static_cast<size_t>(bytes), overlapped_}, context.stream, "exllama_gemm", args);
   }
 
   Plan plan_;
@@ -137,7 +153,7 @@ std::string refuse_exllama(const Plan& plan, int) {
     return "adds a bias to the rounded result";
   }
   if (!same_tree(plan.trees[0], exllama_tree(plan.k))) return "the plan adds in another order";
-  if (QuadShared<1>::bytes(leaf_count(plan), true) > kLargestShared) return "K is too long for its shared memory";
+  if (QuadShared<1>::bytes(24, leaf_count(plan), true) > kLargestShared) return "K is too long for its shared memory";
   return "";
 }
 

@@ -1,6 +1,8 @@
 // The host's side of slice_gemm.cuh: packing, choice of the tile, launch.
 #pragma once
 
+#include <algorithm>
+
 #include "base/half.h"
 #include "kernels/native/native_kernels.h"
 #include "kernels/native/slice_gemm.cuh"
@@ -112,54 +114,66 @@ class SliceCall : public NativeCall {
   SliceCall(const Plan& plan, const SliceMap& map, SliceTile tile, bool overlapped)
       : plan_(plan), map_(map), tile_(tile), overlapped_(overlapped) {}
 
-  NativeScratch scratch() const override { return {}; }
+  /// Arranged activations.
+  NativeScratch scratch() const override { return {0, static_cast<size_t>(row_blocks() * tile_.rows * units()) * 512}; }
+
   void run(const NativeWeight& weight, const GemmArgs& args, const NativeContext& context) const override {
     check_native_call(plan_, weight, args);
-    const auto tiles = static_cast<int>((plan_.n + kTileColumns - 1) / kTileColumns);
     const SliceArgs all{.codes = reinterpret_cast<const uint4*>(weight.codes.data()),
                         .numbers = reinterpret_cast<const uint2*>(weight.numbers.data()),
-                        .activations = static_cast<const uint16_t*>(args.activations),
+                        .rows = {static_cast<const uint16_t*>(args.activations), args.lda, static_cast<int>(plan_.m),
+                                 static_cast<const uint4*>(context.free), units()},
                         .bias = static_cast<const uint16_t*>(args.bias),
                         .out = static_cast<uint16_t*>(args.out),
-                        .lda = args.lda,
                         .ldo = args.ldo,
-                        .m = static_cast<int>(plan_.m),
                         .n = static_cast<int>(plan_.n),
-                        .tiles = tiles,
+                        .tiles = static_cast<int>((plan_.n + kTileColumns - 1) / kTileColumns),
                         .groups = static_cast<int>(plan_.k / plan_.group),
                         .group_shift = group_shift(plan_),
                         .map = map_};
-    const int key = tile_.columns * 10 + tile_.rows;
     if constexpr (Arithmetic::kUnitsPerChunk > 1) {
       if (map_.k % map_.chunk() != 0) {
-        return tile_.rows == 1 ? launch_tile<1, 1, 4, 2, true>(all, context.stream)
-                               : launch_tile<1, 4, 2, 1, true>(all, context.stream);
+        return tile_.rows == 1 ? launch_tile<PlainRows, 1, 1, 4, 2, true>(all, context)
+                               : launch_tile<PlainRows, 1, 4, 2, 1, true>(all, context);
       }
     }
-    switch (key) {
-      case 11: return launch_tile<1, 1, 4, 3>(all, context.stream);
-      case 12: return launch_tile<1, 2, 4, 2>(all, context.stream);
-      case 14: return launch_tile<1, 4, 4, 2>(all, context.stream);
-      case 18: return launch_tile<1, 8, 2, 1>(all, context.stream);
-      case 21: return launch_tile<2, 1, 4, 2>(all, context.stream);
-      case 22: return launch_tile<2, 2, 2, 2>(all, context.stream);
-      case 24: return launch_tile<2, 4, 2, 1>(all, context.stream);
-      case 28: return launch_tile<2, 8, 2, 1>(all, context.stream);
-      case 41: return launch_tile<4, 1, 2, 2>(all, context.stream);
-      case 42: return launch_tile<4, 2, 2, 1>(all, context.stream);
-      default: throw Error(plan_.kernel + ": no native kernel of tile " + std::to_string(key));
+    switch (tile_.columns * 10 + tile_.rows) {
+      case 11: return launch_tile<PlainRows, 1, 1, 4, 3>(all, context);
+      case 12: return launch_tile<PlainRows, 1, 2, 4, 2>(all, context);
+      case 21: return launch_tile<PlainRows, 2, 1, 4, 2>(all, context);
+      case 22: return launch_tile<PlainRows, 2, 2, 2, 2>(all, context);
+      case 41: return launch_tile<PlainRows, 4, 1, 2, 2>(all, context);
+      case 42: return launch_tile<PlainRows, 4, 2, 2, 1>(all, context);
+      case 24: return launch_arranged<2, 4, 2, 2>(all, context);
+      case 44: return launch_arranged<4, 4, 2, 1>(all, context);
+      case 28: return launch_arranged<2, 8, 2, 1>(all, context);
+      case 48: return launch_arranged<4, 8, 2, 1>(all, context);
+      case 14: return launch_arranged<1, 4, 2, 2>(all, context);
+      case 18: return launch_arranged<1, 8, 2, 1>(all, context);
+      default: throw Error(plan_.kernel + ": no native kernel of this tile");
     }
   }
 
  private:
-  template <int T, int R, int D, int kBlocks, bool kRest = false>
-  void launch_tile(const SliceArgs& args, void* stream) const {
-    auto* kernel = slice_gemm<Arithmetic, T, R, D, kBlocks, kRest>;
-    constexpr int bytes = SlicePartials<Arithmetic, T, R>::kBytes;
+  int units() const { return (map_.k + kUnit - 1) / kUnit; }
+  int64_t row_blocks() const {
+    return (plan_.m + tile_.rows * kTileRows - 1) / (tile_.rows * kTileRows);
+  }
+  template <int T, int R, int D, int kBlocks>
+  void launch_arranged(const SliceArgs& args, const NativeContext& context) const {
+    const int64_t count = row_blocks() * R * units() * 32;
+    const dim3 grid(static_cast<unsigned>((count + 255) / 256));
+    launch(arrange_rows<R>, {grid, dim3(256), 0, overlapped_}, context.stream, "arrange_rows", args.rows.activations,
+           args.rows.lda, args.rows.m, map_.k, units(), count, static_cast<uint4*>(context.free));
+    launch_tile<ArrangedRows, T, R, D, kBlocks>(args, context);
+  }
+  template <template <int, int> class Rows, int T, int R, int D, int kBlocks, bool kRest = false>
+  void launch_tile(const SliceArgs& args, const NativeContext& context) const {
+    auto* kernel = slice_gemm<Arithmetic, Rows, T, R, D, kBlocks, kRest>;
+    constexpr int bytes = std::max(SlicePartials<Arithmetic, T, R>::kBytes, Rows<R, 1>::kBytes);
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of slices");
-    const dim3 grid(static_cast<unsigned>((args.tiles + T - 1) / T),
-                    static_cast<unsigned>((args.m + R * kTileRows - 1) / (R * kTileRows)));
-    launch(kernel, {grid, dim3(kSlices * 32), bytes, overlapped_}, stream, "slice_gemm", args);
+    const dim3 grid(static_cast<unsigned>((args.tiles + T - 1) / T), static_cast<unsigned>(row_blocks()));
+    launch(kernel, {grid, dim3(kSlices * 32), bytes, overlapped_}, context.stream, "slice_gemm", args);
   }
 
   Plan plan_;

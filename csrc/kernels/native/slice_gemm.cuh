@@ -16,86 +16,50 @@
 #include <cuda_fp16.h>
 
 #include "kernels/gemm.h"
-#include "kernels/native/load.cuh"
-#include "kernels/native/overlap.cuh"
+#include "kernels/native/slice_rows.cuh"
 #include "numerics/cuda/mma.cuh"
 
 namespace qf::cuda {
 
-constexpr int kSlices = 8, kUnit = 32, kTileColumns = 16, kTileRows = 8;
-
-/// The k that slices walk: chunks of `per` units go round the slices; what is left over goes to them in pieces of
-/// `piece` k (0: nothing is left over).
-struct SliceMap {
-  int k, per, piece;
-
-  __host__ __device__ int chunk() const { return per * kUnit; }
-  __host__ __device__ int full_units(int slice) const {
-    const int chunks = k / chunk();
-    return slice < chunks ? (chunks - slice + kSlices - 1) / kSlices * per : 0;
-  }
-  __host__ __device__ int rest_begin(int slice) const { return k / chunk() * chunk() + slice * piece; }
-  __host__ __device__ int units(int slice) const {
-    const int begin = rest_begin(slice), end = begin + piece < k ? begin + piece : k;
-    return full_units(slice) + (piece > 0 && begin < end ? (end - begin + kUnit - 1) / kUnit : 0);
-  }
-  __host__ __device__ int first_k(int slice, int unit) const {
-    const int full = full_units(slice);
-    if (unit >= full) return rest_begin(slice) + (unit - full) * kUnit;
-    return ((unit / per * kSlices + slice) * per + unit % per) * kUnit;
-  }
-  /// Slice 0 has the most.
-  __host__ __device__ int pairs() const { return (units(0) + 1) / 2; }
-};
-
 struct SliceArgs {
   const uint4* codes;
   const uint2* numbers;
-  const uint16_t* activations;
+  SliceRowArgs rows;
   const uint16_t* bias;  // or null
   uint16_t* out;
-  int64_t lda, ldo;
-  int m, n, tiles, groups;
+  int64_t ldo;
+  int n, tiles, groups;
   int group_shift;  // unit >> group_shift = group
   SliceMap map;
 };
 
 /// A warp's walk over its slice: T tiles of columns, R tiles of rows, 2 D units at a time, D pairs of them in flight.
-/// kRest: whole chunks leave something over.
-template <class Arithmetic, int T, int R, int D, bool kRest>
+template <class Arithmetic, template <int, int> class Rows, int T, int R, int D>
 struct SliceWarp {
   static constexpr int kUnits = 2 * D, kPer = Arithmetic::kUnitsPerChunk;
-  static constexpr int kAhead = R == 1 ? 4 : 2;  // units of activations in registers
-  static_assert(kUnits % kPer == 0 && kUnits % kAhead == 0);
+  using RowTiles = Rows<R, kPer>;
+  static_assert(kUnits % kPer == 0 && kUnits % RowTiles::kAhead == 0);
   const SliceArgs& args;
   const int slice, lane, units;  // units of whole chunks
   const uint4* codes[T];         // of the current round's first pair
   const uint2* numbers;
-  const char* rows[R];  // this lane's part of the current round's first unit
+  RowTiles rows;
   uint4 code[D][T];
   uint2 number[kUnits][T];
-  uint2 x[kAhead][R][2];
   float sum[T][R][4] = {};
 
-  __device__ SliceWarp(const SliceArgs& a)
+  __device__ SliceWarp(const SliceArgs& a, char* shared)
       : args(a),
         slice(static_cast<int>(threadIdx.x / 32)),
         lane(static_cast<int>(threadIdx.x % 32)),
-        units(a.map.full_units(slice)) {
+        units(a.map.full_units(slice)),
+        rows(a.rows, slice, lane, shared) {
     const int first_tile = static_cast<int>(blockIdx.x) * T;
     numbers = a.numbers + static_cast<int64_t>(first_tile) * a.groups * 8 + lane / 4;
 #pragma unroll
     for (int t = 0; t < T; ++t) {
       codes[t] = a.codes + (static_cast<int64_t>(first_tile + t) * kSlices + slice) * a.map.pairs() * 32 + lane;
     }
-#pragma unroll
-    for (int r = 0; r < R; ++r) rows[r] = row_begin(r) + slice * kPer * kUnit * 2;
-  }
-
-  /// Rows beyond the last repeat it; nobody reads their sums.
-  __device__ const char* row_begin(int r) const {
-    const int row = static_cast<int>(blockIdx.y * R + r) * kTileRows + lane / 4;
-    return reinterpret_cast<const char*>(args.activations + min(row, args.m - 1) * args.lda + lane % 4 * 4);
   }
 
   /// Units of K between the first unit of a round and its unit `i`.
@@ -117,27 +81,20 @@ struct SliceWarp {
       fetch_numbers(number[i % kUnits], unit_of_k, first + i < units);
     }
   }
-  __device__ void fetch_rows(int i, int first) {
+  /// The products of one unit, whose weights are words 2 half, 2 half + 1; without `whole` of its first step alone.
+  __device__ void take(const uint4 (&words)[T], int half, const uint2 (&group_numbers)[T], int i, bool whole = true) {
 #pragma unroll
-    for (int r = 0; r < R; ++r)
+    for (int step = 0; step < 2; ++step) {
+      if (step == 1 && !whole) break;
+      rows.take(i, step);
 #pragma unroll
-      for (int step = 0; step < 2; ++step) {
-        load_pair(x[i % kAhead][r][step], rows[r] + unit_offset(i) * kUnit * 2 + step * 32, first + i < units);
-      }
-  }
-  __device__ void take(const uint4 (&words)[T], int half, const uint2 (&group_numbers)[T], const uint2 (&row)[R][2],
-                       bool whole = true) {
-#pragma unroll
-    for (int t = 0; t < T; ++t) {
-      const typename Arithmetic::Group group(group_numbers[t]);
-#pragma unroll
-      for (int step = 0; step < 2; ++step) {
-        if (step == 1 && !whole) break;
+      for (int t = 0; t < T; ++t) {
         uint32_t a[4];
-        group.weights(word_of(words[t], half * 2 + step), a);
+        typename Arithmetic::Group(group_numbers[t]).weights(word_of(words[t], half * 2 + step), a);
 #pragma unroll
         for (int r = 0; r < R; ++r) {
-          const uint32_t b[2] = {row[r][step].x, row[r][step].y};
+          const uint2 row = rows.at(i, r, step);
+          const uint32_t b[2] = {row.x, row.y};
           Arithmetic::join(sum[t][r], a, b);
         }
       }
@@ -152,46 +109,40 @@ struct SliceWarp {
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
       if (!kWhole && first + i >= units) return;
-      fetch_rows(i + kAhead - 1, first);
-      take(code[i / 2], i % 2, number[i], x[i % kAhead]);
+      constexpr int ahead = RowTiles::kAhead - 1;
+      rows.fetch(i + ahead, unit_offset(i + ahead), first + i + ahead < units);
+      take(code[i / 2], i % 2, number[i], i);
       if (kWhole && i % 2 == 1) fetch_weights(i / 2 + D, first);
     }
 #pragma unroll
     for (int t = 0; t < T; ++t) codes[t] += D * 32;
-#pragma unroll
-    for (int r = 0; r < R; ++r) rows[r] += kUnits * kSlices * kUnit * 2;
+    rows.next_round(kUnits * kSlices);
   }
   __device__ void walk() {
 #pragma unroll
-    for (int i = 0; i < kAhead - 1; ++i) fetch_rows(i, 0);
+    for (int i = 0; i < RowTiles::kAhead - 1; ++i) rows.fetch(i, unit_offset(i), i < units);
     int first = 0;
     for (; first + kUnits <= units; first += kUnits) round<true>(first);
     if (first < units) round<false>(first);
-    if constexpr (kRest) walk_rest();
   }
   /// The slice's piece of what whole chunks leave over: a few units, of which the last may have one step.
   __device__ void walk_rest() {
-    const uint4* code_begin = args.codes + lane;
 #pragma unroll 1
     for (int unit = units; unit < args.map.units(slice); ++unit) {
       const int k = args.map.first_k(slice, unit);
       const bool whole = k + 16 < args.map.k;
       uint4 words[T];
-      uint2 group_numbers[T], row[R][2];
+      uint2 group_numbers[T];
 #pragma unroll
       for (int t = 0; t < T; ++t) {
         const int64_t tile = static_cast<int64_t>(blockIdx.x) * T + t;
-        load_once(words[t], code_begin + ((tile * kSlices + slice) * args.map.pairs() + unit / 2) * 32, true);
+        const uint4* from = args.codes + ((tile * kSlices + slice) * args.map.pairs() + unit / 2) * 32 + lane;
+        load_once(words[t], from, true);
         if (unit % 2 == 1) words[t].x = words[t].z, words[t].y = words[t].w;
       }
       fetch_numbers(group_numbers, k / kUnit, true);
-#pragma unroll
-      for (int r = 0; r < R; ++r) {
-        const char* at = row_begin(r) + k * 2;
-        load_pair(row[r][0], at, true);
-        load_pair(row[r][1], at + 32, whole);
-      }
-      take(words, 0, group_numbers, row, whole);
+      rows.fetch_rest(k, whole);
+      take(words, 0, group_numbers, 0, whole);
     }
   }
 };
@@ -224,15 +175,18 @@ struct SlicePartials {
   }
 };
 
-template <class Arithmetic, int T, int R, int D, int kBlocks, bool kRest>
+/// kRest: whole chunks leave something over.
+template <class Arithmetic, template <int, int> class Rows, int T, int R, int D, int kBlocks, bool kRest>
 __global__ void __launch_bounds__(kSlices * 32, kBlocks) slice_gemm(const SliceArgs args) {
   extern __shared__ __align__(16) char shared[];
   using Partials = SlicePartials<Arithmetic, T, R>;
   let_next_kernel_start();
-  SliceWarp<Arithmetic, T, R, D, kRest> warp(args);
+  SliceWarp<Arithmetic, Rows, T, R, D> warp(args, shared);
   warp.start();
   wait_for_earlier_kernels();
   warp.walk();
+  if constexpr (kRest) warp.walk_rest();
+  if constexpr (Rows<R, 1>::kBytes > 0) __syncthreads();  // the rows' memory becomes the partial sums'
   const Partials partials{reinterpret_cast<typename Arithmetic::Partial*>(shared)};
   partials.store(warp.slice, warp.lane, warp.sum);
   __syncthreads();
@@ -240,7 +194,7 @@ __global__ void __launch_bounds__(kSlices * 32, kBlocks) slice_gemm(const SliceA
     const int row = i / Partials::kColumns, column = i % Partials::kColumns;
     const int64_t out_row = static_cast<int64_t>(blockIdx.y) * Partials::kRows + row;
     const int out_column = static_cast<int>(blockIdx.x) * Partials::kColumns + column;
-    if (out_row >= args.m || out_column >= args.n) continue;
+    if (out_row >= args.rows.m || out_column >= args.n) continue;
     args.out[out_row * args.ldo + out_column] = Arithmetic::finish(partials.total(row, column), args.bias, out_column);
   }
 }
