@@ -2,7 +2,7 @@
 //
 // A block takes 32 columns over all of K. Eight lanes share a leaf, four columns each, so that an activation that a lane
 // loads meets four weights; a warp walks four leaves (a quad) at a time, the block's warps go round the quads. Each warp
-// copies the activations of its quad to shared memory, half a quad ahead. The leaves' sums meet in shared memory, where
+// copies the activations of its quad to shared memory, a part of it ahead. The leaves' sums meet in shared memory, where
 // they are added in the order of the plan.
 //
 //   codes    [tile of 32 columns][quad of leaves][octet of k][leaf in quad][lane of 8][4 words]: a word is eight k of one
@@ -18,7 +18,7 @@
 
 namespace qf::cuda {
 
-constexpr int kLeafK = 128, kOctets = kLeafK / 8, kHalf = kOctets / 2, kQuad = 4, kQuadColumns = 32;
+constexpr int kLeafK = 128, kOctets = kLeafK / 8, kQuad = 4, kQuadColumns = 32;
 
 struct ExllamaArgs {
   const uint4* codes;
@@ -63,11 +63,12 @@ struct QuadGroup {
   }
 };
 
-/// Shared memory: activations [warp][half][row][leaf][octet] of 8 numbers; partial sums [leaf][row][column]; orders of a
+/// Shared memory: activations [warp][one of two parts][row][leaf][octet of the part] of 8 numbers; partial sums [leaf][row][column]; orders of a
 /// race [row][parity][leaf].
 template <int R>
 struct QuadShared {
-  static constexpr int kHalfBytes = R * kQuad * kHalf * 16;
+  static constexpr int kPart = R >= 8 ? 4 : 8;  // octets of each leaf
+  static constexpr int kPartBytes = R * kQuad * kPart * 16;
   char* activations;
   __half* partials;
   int16_t* orders;
@@ -75,11 +76,11 @@ struct QuadShared {
 
   __device__ QuadShared(char* base, int warps, int count)
       : activations(base),
-        partials(reinterpret_cast<__half*>(base + warps * 2 * kHalfBytes)),
+        partials(reinterpret_cast<__half*>(base + warps * 2 * kPartBytes)),
         orders(reinterpret_cast<int16_t*>(partials + count * R * kQuadColumns)),
         leaves(count) {}
   static int bytes(int warps, int leaves, bool racing) {
-    return warps * 2 * kHalfBytes + leaves * R * (kQuadColumns * 2 + (racing ? 2 * 2 : 0));
+    return warps * 2 * kPartBytes + leaves * R * (kQuadColumns * 2 + (racing ? 2 * 2 : 0));
   }
   __device__ __half* at(int leaf, int row, int column) const {
     return partials + (leaf * R + row) * kQuadColumns + column;
@@ -90,8 +91,9 @@ struct QuadShared {
 /// A warp's walk over its quads; R rows, D octets of weights in flight. kLeafGroups: a leaf lies in one group.
 template <int R, int D, bool kLeafGroups>
 struct QuadWarp {
-  static_assert(kHalf % D == 0);
   using Shared = QuadShared<R>;
+  static constexpr int kPart = Shared::kPart;
+  static_assert(kPart % D == 0);
   const ExllamaArgs& args;
   const int warps, warp, lane, quads;
   const uint4* codes;  // of the quad at hand
@@ -109,7 +111,7 @@ struct QuadWarp {
         quads((a.leaves + kQuad - 1) / kQuad) {
     codes = a.codes + (static_cast<int64_t>(blockIdx.x) * quads + warp) * kOctets * 32 + lane;
     numbers = a.numbers + static_cast<int64_t>(blockIdx.x) * a.groups * 8 + lane % 8;
-    activations = shared.activations + warp * 2 * Shared::kHalfBytes;
+    activations = shared.activations + warp * 2 * Shared::kPartBytes;
   }
   __device__ int leaf(int quad) const { return quad * kQuad + lane / 8; }
 
@@ -117,33 +119,41 @@ struct QuadWarp {
     const int at = leaf(quad) * kOctets + octet;
     load_four(next_numbers, numbers + (at >> args.octet_shift) * 8, at * 8 < args.k);
   }
-  /// Half `half` of the quad's activations, into its buffer; zeros beyond K. Lane: leaf lane / 8, octet lane % 8.
-  __device__ void copy_half(int quad, int half) const {
-    const int k = leaf(quad) * kLeafK + (half * kHalf + lane % 8) * 8;
-    const int bytes = k < args.k ? 16 : 0;
-    const uint16_t* from = args.activations + (bytes > 0 ? k : 0);
+  /// Part `part` of the quad's activations, into its buffer; zeros beyond K.
+  __device__ void copy_part(int quad, int part) const {
 #pragma unroll
-    for (int r = 0; r < R; ++r) {  // rows beyond the last repeat it; nobody reads their sums
-      const int row = min(static_cast<int>(blockIdx.y) * R + r, args.m - 1);
-      copy_to_shared(activations + half * Shared::kHalfBytes + (r * 32 + lane) * 16, from + row * args.lda, bytes);
+    for (int i = 0; i < Shared::kPartBytes / 512; ++i) {
+      const int cell = i * 32 + lane, k = (quad * kQuad + cell / kPart % kQuad) * kLeafK + (part * kPart + cell % kPart) * 8;
+      // rows beyond the last repeat it; nobody reads their sums
+      const int row = min(static_cast<int>(blockIdx.y) * R + cell / kPart / kQuad, args.m - 1);
+      copy_to_shared(activations + part % 2 * Shared::kPartBytes + cell * 16,
+                     args.activations + row * args.lda + (k < args.k ? k : 0), k < args.k ? 16 : 0);
     }
     asm volatile("cp.async.commit_group;");
   }
   __device__ void take(const uint4& words, const char* x_begin) {
-    uint4 x[R];
+    __half2 w[4][4];
 #pragma unroll
-    for (int r = 0; r < R; ++r) x[r] = *reinterpret_cast<const uint4*>(x_begin + r * 512);
+    for (int c = 0; c < 4; ++c) group.weights(word_of(words, c), c, w[c]);
 #pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      __half2 w[4];
-      group.weights(word_of(words, c), c, w);
+    for (int r = 0; r < R; ++r) {
+      const uint4 x = *reinterpret_cast<const uint4*>(x_begin + r * kQuad * kPart * 16);
 #pragma unroll
-      for (int r = 0; r < R; ++r) {
+      for (int c = 0; c < 4; ++c) {
+#ifdef QF_MUL
+        const uint32_t pair0 = word_of(x, 0);
+        __half2 chain = __hmul2(w[c][0], *reinterpret_cast<const __half2*>(&pair0));
+#else
         __half2 chain = __float2half2_rn(0.0f);
+#endif
 #pragma unroll
+#ifdef QF_MUL
+        for (int i = 1; i < 4; ++i) {
+#else
         for (int i = 0; i < 4; ++i) {
-          const uint32_t pair = word_of(x[r], i);
-          chain = __hfma2(w[i], *reinterpret_cast<const __half2*>(&pair), chain);
+#endif
+          const uint32_t pair = word_of(x, i);
+          chain = __hfma2(w[c][i], *reinterpret_cast<const __half2*>(&pair), chain);
         }
         sum[r][c] = __fmaf_rn(__fadd_rn(__low2float(chain), __high2float(chain)), group.scale[c], sum[r][c]);
       }
@@ -159,7 +169,7 @@ struct QuadWarp {
   __device__ void walk_octets(int quad, int first, int group_octets) {
     const bool inside = first + D < kOctets;
     const uint4* ahead = codes + (inside ? first + D : warps * kOctets) * 32;
-    const char* x = activations + first / kHalf * Shared::kHalfBytes + (lane / 8 * kHalf + first % kHalf) * 16;
+    const char* x = activations + first / kPart % 2 * Shared::kPartBytes + (lane / 8 * kPart + first % kPart) * 16;
 #pragma unroll
     for (int d = 0; d < D; ++d) {
       const int octet = first + d;
@@ -176,8 +186,8 @@ struct QuadWarp {
   __device__ void walk(Store store) {
     const int group_octets = kLeafGroups ? kOctets : 1 << args.octet_shift;
     if (warp >= quads) return;
-    copy_half(warp, 0);
-    copy_half(warp, 1);
+    copy_part(warp, 0);
+    copy_part(warp, 1);
     for (int quad = warp; quad < quads; quad += warps) {
 #pragma unroll
       for (int r = 0; r < R; ++r)
@@ -185,14 +195,16 @@ struct QuadWarp {
         for (int c = 0; c < 4; ++c) sum[r][c] = 0.0f;
 #pragma unroll 1
       for (int first = 0; first < kOctets; first += D) {
-        if (first % kHalf == 0) {
+        if (first % kPart == 0) {
           asm volatile("cp.async.wait_group 1;" ::: "memory");
           __syncwarp();
         }
         walk_octets(quad, first, group_octets);
-        if ((first + D) % kHalf == 0) {
+        if ((first + D) % kPart == 0) {
           __syncwarp();
-          copy_half(min(quad + warps, quads - 1), first / kHalf);
+          constexpr int parts = kOctets / kPart;
+          const int next = first / kPart + 2;
+          copy_part(next < parts ? quad : min(quad + warps, quads - 1), next % parts);
         }
       }
       codes += warps * kOctets * 32;

@@ -8,6 +8,7 @@ namespace {
 struct AwqArithmetic {
   using Partial = __half;
   static constexpr int kUnitsPerChunk = 1;
+  static constexpr ManyRowTiles kManyRows = {{4, 8}, {2, 4}};
 
   static __host__ __device__ bool takes(const GroupSource& group) { return !group.has_offset; }
   /// Numbers of columns g and g + 8: word 0 their scales; word 1: 1024 + z of the one, -(64 + z) of the other.

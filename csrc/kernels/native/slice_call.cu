@@ -23,12 +23,15 @@ int group_shift(const Plan& plan) {
   return plan.group == plan.k ? 30 : std::countr_zero(static_cast<uint64_t>(plan.group / kUnit));
 }
 
-SliceTile slice_tile(int64_t m, int64_t n, int sm_count) {
-  const int rows = m <= 8 ? 1 : (m <= 16 ? 2 : (m <= 32 ? 4 : 8));
+SliceTile slice_tile(int64_t m, int64_t n, int sm_count, const ManyRowTiles& many) {
   const int64_t tiles = (n + kTileColumns - 1) / kTileColumns;
-  const auto fits = [&](int columns) { return tiles % columns == 0 && tiles / columns >= 2 * sm_count; };
-  if (rows <= 2 && fits(4)) return {4, rows};
-  return {fits(2) ? 2 : 1, rows};
+  const auto fills = [&](int columns, double times) {
+    return tiles % columns == 0 && static_cast<double>(tiles / columns) >= times * sm_count;
+  };
+  if (m <= 8) return {fills(2, 4.0) ? 2 : 1, 1};
+  if (m <= 32) return {fills(2, 1.2) ? 2 : 1, m <= 16 ? 2 : 4};
+  if (fills(many.wide.columns, 2.0)) return many.wide;
+  return tiles % many.narrow.columns == 0 ? many.narrow : SliceTile{1, 4};
 }
 
 }  // namespace qf::cuda
