@@ -71,6 +71,21 @@ def test_many_rows(kernel: str, m: int) -> None:
 
 
 @pytest.mark.parametrize("kernel", DTYPE)
+@pytest.mark.parametrize(
+    ("m", "n", "k"),
+    [(1, 24576, 512), (2, 24576, 512), (4, 6144, 4096), (8, 4096, 12288), (16, 6144, 1024), (20, 4096, 4096),
+     (32, 24576, 512), (33, 24576, 640), (40, 6144, 512), (50, 4096, 1024)],
+)  # fmt: skip
+def test_every_tile(kernel: str, m: int, n: int, k: int) -> None:
+    """Which tile of rows and columns a kernel takes depends on how many blocks there are."""
+    assert_native_equals_cpu(kernel, inputs_for(kernel, "normal", m, n, k, 128, m), 128)
+
+
+def test_racing_orders_of_many_rows() -> None:
+    assert_native_equals_cpu("exllama", inputs_for("exllama", "normal", 16, 24576, 1024, 128, 1), 128, seed=11)
+
+
+@pytest.mark.parametrize("kernel", DTYPE)
 def test_scales_that_are_no_numbers(kernel: str) -> None:
     x, codes, zeros, scales = inputs_for(kernel, "normal", 20, 256, 1024, 64, 3)
     scales[3, 7], scales[2, 100], scales[9, 40:60], scales[5, 200] = np.inf, np.nan, 2.0**-24, -65504
@@ -115,6 +130,31 @@ def test_act_order() -> None:
     inputs = inputs_for("exllama", "normal", 6, 256, 1024, 128, 6)
     index = np.random.default_rng(1).permutation(np.repeat(np.arange(8, dtype=np.int32), 128))
     assert_native_equals_cpu("exllama", inputs, 128, group_index=index)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(
+    ("m", "n", "k", "group"),
+    [(1, 64, 64, 32), (130, 200, 456, 8), (300, 520, 1024, 128), (64, 256, 2048, -1), (257, 16896, 256, 64)],
+)  # fmt: skip
+def test_one_walk(family: str, dtype: Any, m: int, n: int, k: int, group: int) -> None:
+    x, *weight = problem(family, m, n, k, group, m)
+    assert_native_equals_cpu("cublas", (x.astype(dtype), *weight), group, split=1)
+
+
+def test_awq_from_256_rows() -> None:
+    inputs = problem("normal", 256, 512, 1024, 128, 1)
+    bias = np.random.default_rng(2).standard_normal(512).astype(np.float16)
+    assert_native_equals_cpu("awq", inputs, 128)
+    assert_native_equals_cpu("awq", inputs, 128, bias=bias)
+    assert_native_equals_cpu("cublas", inputs, 128, split=1, bias=bias)
+
+
+def test_split_walks_are_refused() -> None:
+    inputs = problem("normal", 16, 512, 1024, 128, 1)
+    with pytest.raises(ValueError, match="one_walk: the plan adds in another order"):
+        kernels.emulate("cublas", *inputs, group_size=128, device="h200", split=2, executor="native")
 
 
 def test_another_order_shows() -> None:

@@ -25,8 +25,8 @@ struct AwqArithmetic {
       scale[0] = __low2half2(scales), scale[1] = __high2half2(scales);
       zero[0] = __low2half2(zeros), zero[1] = __high2half2(zeros);
     }
-    /// RN16((q - z) * s). A nibble in the low bits of 0x6400 is 1024 + q; four bits higher it is 1024 + 16 q, of which a
-    /// sixteenth is 64 + q. The differences are exact.
+    /// RN16((q - z) * s). A nibble in the low bits of 0x6400 is 1024 + q; four bits higher it is 1024 + 16 q, of which
+    /// a sixteenth is 64 + q. The differences are exact.
     __device__ void weights(uint32_t word, uint32_t (&a)[4]) const {
       const __half2 sixteenth = __float2half2_rn(0.0625f);
 #pragma unroll

@@ -8,7 +8,10 @@
 namespace qf::cuda {
 namespace {
 
-constexpr int kLargestShared = 160 << 10;  // bytes; every GPU from 8.0 on but 8.6 and 8.9 gives as much
+/// Bytes that a block may have (CUDA C++ Programming Guide, technical specifications per compute capability).
+int largest_shared(int compute_capability) {
+  return compute_capability == 80 || compute_capability >= 90 ? 160 << 10 : 98 << 10;
+}
 
 int leaf_count(const Plan& plan) { return static_cast<int>((plan.k + kLeafK - 1) / kLeafK); }
 int quad_count(const Plan& plan) { return (leaf_count(plan) + kQuad - 1) / kQuad; }
@@ -70,27 +73,33 @@ __global__ void permute_rows(const uint16_t* x, int64_t lda, const int32_t* orde
 
 class ExllamaCall : public NativeCall {
  public:
-  ExllamaCall(const Plan& plan, const Gpu& gpu) : plan_(plan), overlapped_(gpu.compute_capability >= 90) {}
+  ExllamaCall(const Plan& plan, const Gpu& gpu)
+      : plan_(plan),
+        sm_count_(gpu.sm_count),
+        largest_shared_(largest_shared(gpu.compute_capability)),
+        overlapped_(gpu.compute_capability >= 90) {}
 
   NativeScratch scratch() const override { return {0, static_cast<size_t>(plan_.m * plan_.k) * 2}; }
 
   void run(const NativeWeight& weight, const GemmArgs& args, const NativeContext& context) const override {
     check_native_call(plan_, weight, args);
-    ExllamaArgs all{.codes = reinterpret_cast<const uint4*>(weight.codes.data()),
-                    .numbers = reinterpret_cast<const uint4*>(weight.numbers.data()),
-                    .activations = static_cast<const uint16_t*>(args.activations),
-                    .bias = static_cast<const uint16_t*>(args.bias),
-                    .out = static_cast<uint16_t*>(args.out),
-                    .lda = args.lda,
-                    .ldo = args.ldo,
-                    .m = static_cast<int>(plan_.m),
-                    .n = static_cast<int>(plan_.n),
-                    .k = static_cast<int>(plan_.k),
-                    .leaves = leaf_count(plan_),
-                    .groups = static_cast<int>(plan_.k / plan_.group),
-                    .octet_shift = plan_.group == plan_.k ? 30 : std::countr_zero(static_cast<uint64_t>(plan_.group / 8)),
-                    .deterministic = context.deterministic || leaf_count(plan_) < 3,
-                    .seed = context.seed};
+    ExllamaArgs all{
+        .codes = reinterpret_cast<const uint4*>(weight.codes.data()),
+        .numbers = reinterpret_cast<const uint4*>(weight.numbers.data()),
+        .activations = static_cast<const uint16_t*>(args.activations),
+        .bias = static_cast<const uint16_t*>(args.bias),
+        .out = static_cast<uint16_t*>(args.out),
+        .lda = args.lda,
+        .ldo = args.ldo,
+        .m = static_cast<int>(plan_.m),
+        .n = static_cast<int>(plan_.n),
+        .k = static_cast<int>(plan_.k),
+        .leaves = leaf_count(plan_),
+        .groups = static_cast<int>(plan_.k / plan_.group),
+        .row_groups = 1,
+        .octet_shift = plan_.group == plan_.k ? 30 : std::countr_zero(static_cast<uint64_t>(plan_.group / 8)),
+        .deterministic = context.deterministic || leaf_count(plan_) < 3,
+        .seed = context.seed};
     if (weight.order.size() > 0) permute(weight, all, context);
     if (plan_.group >= kLeafK || plan_.group == plan_.k) return launch_groups<true>(all, context);
     launch_groups<false>(all, context);
@@ -105,14 +114,36 @@ class ExllamaCall : public NativeCall {
     args.activations = permuted;
     args.lda = args.k;
   }
-  /// More rows at a time where blocks are enough and the leaves' sums of so many rows fit.
+  /// Blocks of one multiprocessor times what one costs (measured on an H200, R = 8 is 1); few warps wait for memory.
+  template <int R>
+  double estimate(double cost) const {
+    if (!fits<R, 512>()) return 1e9;
+    const int64_t blocks = tile_count(plan_) * ((plan_.m + R - 1) / R), rounds = (blocks + sm_count_ - 1) / sm_count_;
+    return static_cast<double>(rounds) * cost * (rounds * warps<512>() < 12 ? 1.5 : 1.0);
+  }
   template <bool kLeafGroups>
   void launch_groups(const ExllamaArgs& args, const NativeContext& context) const {
-    const bool many_blocks = tile_count(plan_) * ((plan_.m + 7) / 8) > 132;
-    if (plan_.m > 4 && many_blocks && fits<8, 512>()) return launch_rows<8, 4, 512, kLeafGroups>(args, context);
-    if (plan_.m > 2 && fits<4, 512>()) return launch_rows<4, 4, 512, kLeafGroups>(args, context);
-    if (plan_.m > 1 && fits<2, 512>()) return launch_rows<2, 8, 512, kLeafGroups>(args, context);
+    const double one = estimate<1>(0.3), two = estimate<2>(0.4), four = estimate<4>(0.58), eight = estimate<8>(1.0);
+    const double least = std::min({one, two, four, eight});
+    if (least == eight) {
+      const bool several = tile_count(plan_) * ((plan_.m + 7) / 8) > sm_count_;
+      return several && fits<8, 256>() ? launch_rows<8, 4, 256, kLeafGroups>(args, context)
+                                       : launch_rows<8, 4, 512, kLeafGroups>(args, context);
+    }
+    if (least == four) return launch_rows<4, 4, 512, kLeafGroups>(args, context);
+    if (least == two) return launch_rows<2, 8, 512, kLeafGroups>(args, context);
+    if (quad_count(plan_) <= 8 && tile_count(plan_) < 3 * sm_count_) {
+      return launch_rows<1, 8, 256, kLeafGroups>(args, context);
+    }
     launch_rows<1, 8, 768, kLeafGroups>(args, context);
+  }
+  /// Groups of R rows that a block takes: as many as leave 2.5 blocks for each of two places on a multiprocessor.
+  int row_groups(int all) const {
+    int most = 1;
+    for (int groups = 2; groups <= all; ++groups) {
+      if (all % groups == 0 && tile_count(plan_) * (all / groups) >= 5 * sm_count_) most = groups;
+    }
+    return most;
   }
   /// Warps of a block: all rounds over the quads alike.
   template <int kThreads>
@@ -122,25 +153,29 @@ class ExllamaCall : public NativeCall {
   }
   template <int R, int kThreads>
   bool fits() const {
-    return QuadShared<R>::bytes(warps<kThreads>(), leaf_count(plan_), true) <= kLargestShared;
+    return QuadShared<R>::bytes(warps<kThreads>(), leaf_count(plan_), true) <= largest_shared_;
   }
   template <int R, int D, int kThreads, bool kLeafGroups>
-  void launch_rows(const ExllamaArgs& args, const NativeContext& context) const {
+  void launch_rows(ExllamaArgs args, const NativeContext& context) const {
     auto* kernel = exllama_gemm<R, D, kThreads, kLeafGroups>;
     const int bytes = QuadShared<R>::bytes(warps<kThreads>(), args.leaves, !args.deterministic);
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of exllama");
-    const dim3 grid(static_cast<unsigned>(tile_count(plan_)), static_cast<unsigned>((args.m + R - 1) / R));
+    const int groups = (args.m + R - 1) / R;
+    args.row_groups = row_groups(groups);
+    const dim3 grid(static_cast<unsigned>(tile_count(plan_)),
+                    static_cast<unsigned>((groups + args.row_groups - 1) / args.row_groups));
     const dim3 block(static_cast<unsigned>(warps<kThreads>()) * 32);
     launch(kernel, {grid, block, static_cast<size_t>(bytes), overlapped_}, context.stream, "exllama_gemm", args);
   }
 
   Plan plan_;
+  int sm_count_, largest_shared_;
   bool overlapped_;
 };
 
 }  // namespace
 
-std::string refuse_exllama(const Plan& plan, int) {
+std::string refuse_exllama(const Plan& plan, int compute_capability) {
   if (plan.kernel != "exllama") return "serves exllama up to 50 rows only";
   if (plan.activations != Format::fp16 || plan.weight != WeightRule::integer) return "takes fp16 codes";
   if (plan.step != StepRule::half2_chain || plan.k % 8 != 0) return "takes chains over 8 k";
@@ -153,12 +188,14 @@ std::string refuse_exllama(const Plan& plan, int) {
     return "adds a bias to the rounded result";
   }
   if (!same_tree(plan.trees[0], exllama_tree(plan.k))) return "the plan adds in another order";
-  if (QuadShared<1>::bytes(24, leaf_count(plan), true) > kLargestShared) return "K is too long for its shared memory";
+  if (QuadShared<1>::bytes(24, leaf_count(plan), true) > largest_shared(compute_capability))
+    return "K is too long for its shared memory";
   return "";
 }
 
 NativeWeight pack_exllama(const Plan& plan, const DeviceWeight& weight, const Allocator& allocator, void* stream) {
-  require(!weight.is_dense() && weight.offsets.size() == 0, plan.kernel, ": the native kernel takes codes and zero points");
+  require(!weight.is_dense() && weight.offsets.size() == 0, plan.kernel,
+          ": the native kernel takes codes and zero points");
   require(weight.n == plan.n && weight.k == plan.k && weight.group == plan.group && weight.format == Format::fp16,
           plan.kernel, ": the weight is not the plan's");
   const auto s = static_cast<cudaStream_t>(stream);

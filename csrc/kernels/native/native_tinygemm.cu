@@ -64,8 +64,7 @@ struct TinyArithmetic {
   static __device__ uint16_t finish(float total, const uint16_t* bias, int column) {
     const __nv_bfloat16 rounded = __float2bfloat16_rn(total);
     if (bias == nullptr) return __bfloat16_as_ushort(rounded);
-    return __bfloat16_as_ushort(
-        __float2bfloat16_rn(__fadd_rn(__bfloat162float(rounded), bf16_to_float(bias[column]))));
+    return __bfloat16_as_ushort(__float2bfloat16_rn(__fadd_rn(__bfloat162float(rounded), bf16_to_float(bias[column]))));
   }
 };
 

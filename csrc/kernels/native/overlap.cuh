@@ -1,6 +1,6 @@
-// Programmatic dependent launch (CUDA Programming Guide, "Programmatic Dependent Launch and Synchronization"): a kernel's
-// blocks may start while the kernel before it on the stream still runs, fetch what is constant (weights), and wait for
-// it before they touch anything else.
+// Programmatic dependent launch (CUDA Programming Guide, "Programmatic Dependent Launch and Synchronization"): a
+// kernel's blocks may start while the kernel before it on the stream still runs, fetch what is constant (weights), and
+// wait for it before they touch anything else.
 #pragma once
 
 #include <utility>

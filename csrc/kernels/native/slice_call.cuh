@@ -89,8 +89,8 @@ NativeWeight pack_slices(const Plan& plan, const SliceMap& map, const DeviceWeig
   require(weight.order.size() == 0, plan.kernel, ": the native kernel takes no act-order");
   require(weight.n == plan.n && weight.k == plan.k && weight.group == plan.group, plan.kernel,
           ": the weight is not the plan's");
-  require(weight.format == plan.activations, plan.kernel, ": scales in ", format_name(weight.format), ", activations in ",
-          format_name(plan.activations));
+  require(weight.format == plan.activations, plan.kernel, ": scales in ", format_name(weight.format),
+          ", activations in ", format_name(plan.activations));
   NativeWeight out;
   out.n = weight.n, out.k = weight.k, out.group = weight.group;
   const auto tiles = static_cast<int>(weight.panels());
@@ -117,7 +117,10 @@ template <class Arithmetic>
 class SliceCall : public NativeCall {
  public:
   SliceCall(const Plan& plan, const SliceMap& map, const Gpu& gpu)
-      : SliceCall(plan, map, has_rest(map) ? SliceTile{1, plan.m <= 8 ? 1 : 4} : slice_tile(plan.m, plan.n, gpu.sm_count, Arithmetic::kManyRows), gpu.compute_capability >= 90) {}
+      : SliceCall(plan, map,
+                  has_rest(map) ? SliceTile{1, plan.m <= 8 ? 1 : 4}
+                                : slice_tile(plan.m, plan.n, gpu.sm_count, Arithmetic::kManyRows),
+                  gpu.compute_capability >= 90) {}
   SliceCall(const Plan& plan, const SliceMap& map, SliceTile tile, bool overlapped)
       : plan_(plan), map_(map), tile_(tile), overlapped_(overlapped) {}
 
@@ -159,9 +162,7 @@ class SliceCall : public NativeCall {
 
  private:
   int units() const { return (map_.k + kUnit - 1) / kUnit; }
-  int64_t row_blocks() const {
-    return (plan_.m + tile_.rows * kTileRows - 1) / (tile_.rows * kTileRows);
-  }
+  int64_t row_blocks() const { return (plan_.m + tile_.rows * kTileRows - 1) / (tile_.rows * kTileRows); }
   template <int T, int R, int D, int kBlocks>
   void launch_arranged(const SliceArgs& args, const NativeContext& context) const {
     const int64_t count = row_blocks() * R * units() * 32;

@@ -9,7 +9,8 @@
 //            byte 0: k 4 t, 1: k 4 t + 2, 2: k 4 t + 1, 3: k 4 t + 3; low nibble column g, high nibble column g + 8
 //   numbers  [tile][group][g][2 words]: the group's numbers of columns g and g + 8, as the arithmetic wants them
 //
-// An Arithmetic says which k a slice walks, what a code becomes, how a step joins the accumulator, how slices are added.
+// An Arithmetic says which k a slice walks, what a code becomes, how a step joins the accumulator, how slices are
+// added.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -1,4 +1,5 @@
-// The activations of slice_gemm.cuh's warps: lane (g, t) takes k 4 t .. 4 t + 3 of a step, of row g of each tile of rows.
+// The activations of slice_gemm.cuh's warps: lane (g, t) takes k 4 t .. 4 t + 3 of a step, of row g of each tile of
+// rows.
 #pragma once
 
 #include "kernels/native/load.cuh"
@@ -59,9 +60,9 @@ class PlainRows {
   uint2 x_[kAhead][R][2];
 };
 
-/// Many rows: arranged in memory beforehand as [rows of a block][unit][tile of rows][lane] of 16 bytes, the lane's parts
-/// of both steps, so that a warp copies whole lines; kAhead units wait in shared memory, where each lane reads what it
-/// has copied itself.
+/// Many rows: arranged in memory beforehand as [rows of a block][unit][tile of rows][lane] of 16 bytes, the lane's
+/// parts of both steps, so that a warp copies whole lines; kAhead units wait in shared memory, where each lane reads
+/// what it has copied itself.
 template <int R, int kPer>
 class ArrangedRows {
  public:
@@ -104,7 +105,8 @@ __global__ void arrange_rows(const uint16_t* activations, int64_t lda, int m, in
   wait_for_earlier_kernels();
   const int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
   if (i >= count) return;
-  const int lane = static_cast<int>(i % 32), r = static_cast<int>(i / 32 % R), unit = static_cast<int>(i / 32 / R % units);
+  const int lane = static_cast<int>(i % 32), r = static_cast<int>(i / 32 % R),
+            unit = static_cast<int>(i / 32 / R % units);
   const int row = static_cast<int>(i / 32 / R / units * R + r) * kTileRows + lane / 4;
   const int first = unit * kUnit + lane % 4 * 4;
   uint2 halves[2] = {};
