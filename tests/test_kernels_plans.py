@@ -139,6 +139,8 @@ def test_refusals_name_the_values(how: dict[str, Any], message: str) -> None:
     [
         (lambda folder: (folder / "plan_awq.cpp").unlink(), "kernels.def names 'awq'"),
         (lambda folder: (folder / "plan_new.cpp").touch(), "kernels.def has no line 'new'"),
+        (lambda folder: (folder / "native" / "native_awq.cu").unlink(), "native.def names 'awq'"),
+        (lambda folder: (folder / "native" / "native_new.cu").touch(), "native.def has no line 'new'"),
     ],
 )
 def test_table_and_files_must_agree(tmp_path: Path, change: Any, message: str) -> None:
@@ -146,6 +148,9 @@ def test_table_and_files_must_agree(tmp_path: Path, change: Any, message: str) -
     assert cmake is not None
     for file in [*KERNELS.glob("plan_*.cpp"), KERNELS / "kernels.def", KERNELS / "check_table.cmake"]:
         shutil.copy(file, tmp_path)
+    (tmp_path / "native").mkdir()
+    for file in [*(KERNELS / "native").glob("native_*.cu"), KERNELS / "native" / "native.def"]:
+        shutil.copy(file, tmp_path / "native")
     command = [cmake, "-P", str(tmp_path / "check_table.cmake")]
     assert subprocess.run(command, check=False).returncode == 0
     change(tmp_path)

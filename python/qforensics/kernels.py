@@ -40,7 +40,7 @@ __all__ = [
     "variants",
 ]
 
-_EXECUTORS = ("cpu", "cuda")
+_EXECUTORS = ("cpu", "cuda", "native")
 _TRIES = 200_000
 
 
@@ -107,7 +107,9 @@ def emulate(
     deterministic : atomics land in ascending order.
     isa, threads : how to compute, never what; by default $QFORENSICS_ISA or the machine's best, and the CPUs that this
         process may use.
-    executor : "cpu", or "cuda": the first GPU of this machine. The same bits. awq_dequantize has "cpu" only.
+    executor : "cpu"; "cuda": emulated on the first GPU of this machine; "native": a kernel at that GPU's own speed
+        (csrc/kernels/native), ValueError with the reason where none serves the plan. The same bits. awq_dequantize has
+        "cpu" only.
     scheme : how the GPU takes a matrix unit's steps: "native", "pinned", "fp64", "converted" or "definition"; by
         default the fastest that gives the unit's bits there (csrc/numerics/cuda/scheme.h). One that does not is for
         negative controls.
@@ -153,6 +155,9 @@ def emulate(
     if executor == "cuda":
         call = (made._core_plan, weight, rows, addend, drawn, deterministic)
         return np.asarray(_core.emulate_gemm_cuda(*call, scheme, _core.default_workspace)).view(activations.dtype)
+    if executor == "native":
+        native = _core.emulate_gemm_native(made._core_plan, weight, rows, addend, drawn, deterministic)
+        return np.asarray(native).view(activations.dtype)
     out = _core.emulate_gemm(made._core_plan, weight, rows, addend, runner, drawn, deterministic)
     return np.asarray(out).view(activations.dtype)
 

@@ -13,6 +13,32 @@ struct Event {
   Event& operator=(const Event&) = delete;
 };
 
+struct Stream {
+  cudaStream_t stream{};
+  Stream() { check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"); }
+  ~Stream() { cudaStreamDestroy(stream); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+};
+
+/// The work, captured on a stream.
+struct Graph {
+  cudaGraph_t graph{};
+  cudaGraphExec_t ready{};
+  Graph(cudaStream_t stream, const std::function<void(void*)>& work) {
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    work(stream);
+    check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+    check(cudaGraphInstantiate(&ready, graph, 0), "cudaGraphInstantiate");
+  }
+  ~Graph() {
+    cudaGraphExecDestroy(ready);
+    cudaGraphDestroy(graph);
+  }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+};
+
 }  // namespace
 
 std::vector<float> time_calls(int repeats, void* stream, const std::function<void()>& work) {
@@ -30,6 +56,14 @@ std::vector<float> time_calls(int repeats, void* stream, const std::function<voi
     times.push_back(milliseconds);
   }
   return times;
+}
+
+std::vector<float> time_graph(int repeats, const std::function<void(void*)>& work) {
+  check(cudaDeviceSynchronize(), "wait for the device");  // what the work reads may come from another stream
+  const Stream own;
+  work(own.stream);
+  const Graph graph(own.stream, work);
+  return time_calls(repeats, own.stream, [&] { check(cudaGraphLaunch(graph.ready, own.stream), "cudaGraphLaunch"); });
 }
 
 }  // namespace qf::cuda
