@@ -30,7 +30,7 @@ struct ExllamaArgs {
   uint16_t* out;
   int64_t lda, ldo;
   int m, n, k, leaves, groups;
-  int row_groups;   // of R rows, one after the other in a block
+  int first_row;    // of the call, for the race
   int octet_shift;  // octet of K >> octet_shift = group
   bool deterministic;
   uint64_t seed;
@@ -99,7 +99,7 @@ struct QuadWarp {
   static_assert(kPart % D == 0);
   const ExllamaArgs& args;
   const int warps, warp, lane, quads;
-  const uint4* codes;  // of the warp's first quad
+  const uint4* codes;  // of the quad at hand
   const uint4* numbers;
   char* activations;
   uint4 code[D], next_numbers{};
@@ -122,19 +122,18 @@ struct QuadWarp {
     const int at = leaf(quad) * kOctets + octet;
     load_four(next_numbers, numbers + (at >> args.octet_shift) * 8, at * 8 < args.k);
   }
-  __device__ int first_row(int row_group) const {
-    return (static_cast<int>(blockIdx.y) * args.row_groups + row_group) * R;
-  }
-  /// Part `part` of the quad's activations, into its buffer, if wanted; zeros beyond K.
-  __device__ void copy_part(int quad, int part, int row_group, bool wanted) const {
+  /// Part `part` of the quad's activations, into its buffer, if there is such a quad; zeros beyond K.
+  __device__ void copy_part(int quad, int part) const {
+    if (quad < quads) {
 #pragma unroll
-    for (int i = 0; wanted && i < Shared::kPartBytes / 512; ++i) {
-      const int cell = i * 32 + lane, leaf_at = quad * kQuad + cell / kPart % kQuad;
-      const int k = leaf_at * kLeafK + (part * kPart + cell % kPart) * 8;
-      // rows beyond the last repeat it; nobody reads their sums
-      const int row = min(first_row(row_group) + cell / kPart / kQuad, args.m - 1);
-      copy_to_shared(activations + part % 2 * Shared::kPartBytes + cell * 16,
-                     args.activations + row * args.lda + (k < args.k ? k : 0), k < args.k ? 16 : 0);
+      for (int i = 0; i < Shared::kPartBytes / 512; ++i) {
+        const int cell = i * 32 + lane, leaf_at = quad * kQuad + cell / kPart % kQuad;
+        const int k = leaf_at * kLeafK + (part * kPart + cell % kPart) * 8;
+        // rows beyond the last repeat it; nobody reads their sums
+        const int row = min(static_cast<int>(blockIdx.y) * R + cell / kPart / kQuad, args.m - 1);
+        copy_to_shared(activations + part % 2 * Shared::kPartBytes + cell * 16,
+                       args.activations + row * args.lda + (k < args.k ? k : 0), k < args.k ? 16 : 0);
+      }
     }
     asm volatile("cp.async.commit_group;");
   }
@@ -159,43 +158,36 @@ struct QuadWarp {
     }
     sum = __fmaf_rn(__fadd_rn(__low2float(chain), __high2float(chain)), scale, sum);
   }
-  /// Where a quad's weights lie.
-  __device__ const uint4* codes_of(int quad) const { return codes + (quad - warp) * (kOctets * 32); }
   __device__ void start() {
     if (warp >= quads) return;
     fetch_numbers(warp, 0);
 #pragma unroll
     for (int d = 0; d < D; ++d) load_once(code[d], codes + d * 32, true);
   }
-  __device__ void start_rows() const {
-    if (warp >= quads) return;
-    copy_part(warp, 0, 0, true);
-    copy_part(warp, 1, 0, true);
-  }
-  /// Octets first .. first + D - 1; the next D are fetched. After the quad comes `next`, if it is one.
-  __device__ void walk_octets(int quad, int next, int first, int group_octets) {
+  /// Octets first .. first + D - 1; the next D are fetched.
+  __device__ void walk_octets(int quad, int first, int group_octets) {
     const bool inside = first + D < kOctets;
-    const uint4* ahead = inside ? codes_of(quad) + (first + D) * 32 : codes_of(next);
+    const uint4* ahead = codes + (inside ? first + D : warps * kOctets) * 32;
     const char* x = activations + first / kPart % 2 * Shared::kPartBytes + (lane / 8 * kPart + first % kPart) * 16;
 #pragma unroll
     for (int d = 0; d < D; ++d) {
       const int octet = first + d;
       if (kLeafGroups ? octet == 0 : octet % group_octets == 0) {
         group.enter(next_numbers, leaf(quad) * kLeafK + octet * 8 < args.k);
-        const int following = octet + group_octets;
-        fetch_numbers(following < kOctets ? quad : next, following % kOctets);
+        const int next = octet + group_octets;
+        fetch_numbers(next < kOctets ? quad : quad + warps, next % kOctets);
       }
       take(code[d], x + d * 16);
-      load_once(code[d], ahead + d * 32, inside || next < quads);
+      load_once(code[d], ahead + d * 32, inside || quad + warps < quads);
     }
   }
-  /// All quads of the warp for one group of rows.
   template <class Store>
-  __device__ void walk(int row_group, Store store) {
+  __device__ void walk(Store store) {
     const int group_octets = kLeafGroups ? kOctets : 1 << args.octet_shift;
+    if (warp >= quads) return;
+    copy_part(warp, 0);
+    copy_part(warp, 1);
     for (int quad = warp; quad < quads; quad += warps) {
-      const bool last = quad + warps >= quads, again = last && row_group + 1 < args.row_groups;
-      const int next = again ? warp : quad + warps;
 #pragma unroll
       for (int r = 0; r < R; ++r)
 #pragma unroll
@@ -206,15 +198,15 @@ struct QuadWarp {
           asm volatile("cp.async.wait_group 1;" ::: "memory");
           __syncwarp();
         }
-        walk_octets(quad, next, first, group_octets);
+        walk_octets(quad, first, group_octets);
         if ((first + D) % kPart == 0) {
           __syncwarp();
-          const int part = first / kPart + 2;
-          const bool inside = part < kOctets / kPart;
-          copy_part(inside ? quad : next, part % (kOctets / kPart), row_group + (again && !inside),
-                    inside || next < quads);
+          constexpr int parts = kOctets / kPart;
+          const int next = first / kPart + 2;
+          copy_part(next < parts ? quad : quad + warps, next % parts);
         }
       }
+      codes += warps * kOctets * 32;
       if (leaf(quad) < args.leaves) store(leaf(quad));
     }
   }
@@ -249,32 +241,27 @@ template <int R, int D, int kThreads, bool kLeafGroups>
 __global__ void __launch_bounds__(kThreads) exllama_gemm(const ExllamaArgs args) {
   extern __shared__ __align__(16) char memory[];
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  const int row_begin = static_cast<int>(blockIdx.y) * R;
   const QuadShared<R> shared(memory, threads / 32, args.leaves);
   let_next_kernel_start();
   QuadWarp<R, D, kLeafGroups> warp(args, shared);
   warp.start();
-  wait_for_earlier_kernels();
-  warp.start_rows();
-#pragma unroll 1
-  for (int row_group = 0; row_group < args.row_groups; ++row_group) {
-    const int row_begin = warp.first_row(row_group);
-    for (int i = thread; i < 2 * R && !args.deterministic; i += threads) {
-      race_order(args.seed, row_begin + i / 2, static_cast<int>(blockIdx.x) * kQuadColumns / 64, i % 2,
-                 shared.order(i / 2, i % 2), args.leaves);
-    }
-    warp.walk(row_group, [&](int leaf) {
-#pragma unroll
-      for (int r = 0; r < R; ++r) {
-        const __half2 low = __floats2half2_rn(warp.sum[r][0], warp.sum[r][1]);
-        const __half2 high = __floats2half2_rn(warp.sum[r][2], warp.sum[r][3]);
-        *reinterpret_cast<uint2*>(shared.at(leaf, r, warp.lane % 8 * 4)) =
-            make_uint2(*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high));
-      }
-    });
-    __syncthreads();
-    write_rows(args, shared, row_begin);
-    __syncthreads();
+  for (int i = thread; i < 2 * R && !args.deterministic; i += threads) {
+    race_order(args.seed, args.first_row + row_begin + i / 2, static_cast<int>(blockIdx.x) * kQuadColumns / 64, i % 2,
+               shared.order(i / 2, i % 2), args.leaves);
   }
+  wait_for_earlier_kernels();
+  warp.walk([&](int leaf) {
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      const __half2 low = __floats2half2_rn(warp.sum[r][0], warp.sum[r][1]);
+      const __half2 high = __floats2half2_rn(warp.sum[r][2], warp.sum[r][3]);
+      *reinterpret_cast<uint2*>(shared.at(leaf, r, warp.lane % 8 * 4)) =
+          make_uint2(*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high));
+    }
+  });
+  __syncthreads();
+  write_rows(args, shared, row_begin);
 }
 
 }  // namespace qf::cuda

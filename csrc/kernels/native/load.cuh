@@ -34,6 +34,12 @@ __device__ __forceinline__ void copy_to_shared(void* shared, const void* global,
   asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
 }
 
+/// The same past the first-level cache.
+__device__ __forceinline__ void copy_past_cache(void* shared, const void* global, int bytes) {
+  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
+}
+
 /// (bits & mask) | exponent, in one instruction.
 template <uint32_t kMask, uint32_t kExponent>
 __device__ __forceinline__ uint32_t nibbles(uint32_t bits) {

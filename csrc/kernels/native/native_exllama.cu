@@ -96,7 +96,7 @@ class ExllamaCall : public NativeCall {
         .k = static_cast<int>(plan_.k),
         .leaves = leaf_count(plan_),
         .groups = static_cast<int>(plan_.k / plan_.group),
-        .row_groups = 1,
+        .first_row = 0,
         .octet_shift = plan_.group == plan_.k ? 30 : std::countr_zero(static_cast<uint64_t>(plan_.group / 8)),
         .deterministic = context.deterministic || leaf_count(plan_) < 3,
         .seed = context.seed};
@@ -116,20 +116,17 @@ class ExllamaCall : public NativeCall {
   }
   /// Blocks of one multiprocessor times what one costs (measured on an H200, R = 8 is 1); few warps wait for memory.
   template <int R>
-  double estimate(double cost) const {
+  double estimate(double cost, int rows) const {
     if (!fits<R, 512>()) return 1e9;
-    const int64_t blocks = tile_count(plan_) * ((plan_.m + R - 1) / R), rounds = (blocks + sm_count_ - 1) / sm_count_;
+    const int64_t blocks = tile_count(plan_) * ((rows + R - 1) / R), rounds = (blocks + sm_count_ - 1) / sm_count_;
     return static_cast<double>(rounds) * cost * (rounds * warps<512>() < 12 ? 1.5 : 1.0);
   }
   template <bool kLeafGroups>
   void launch_groups(const ExllamaArgs& args, const NativeContext& context) const {
-    const double one = estimate<1>(0.3), two = estimate<2>(0.4), four = estimate<4>(0.58), eight = estimate<8>(1.0);
+    const double one = estimate<1>(0.3, args.m), two = estimate<2>(0.4, args.m), four = estimate<4>(0.58, args.m),
+                 eight = estimate<8>(1.0, args.m);
     const double least = std::min({one, two, four, eight});
-    if (least == eight) {
-      const bool several = tile_count(plan_) * ((plan_.m + 7) / 8) > sm_count_;
-      return several && fits<8, 256>() ? launch_rows<8, 4, 256, kLeafGroups>(args, context)
-                                       : launch_rows<8, 4, 512, kLeafGroups>(args, context);
-    }
+    if (least == eight) return launch_eights<kLeafGroups>(args, context);
     if (least == four) return launch_rows<4, 4, 512, kLeafGroups>(args, context);
     if (least == two) return launch_rows<2, 8, 512, kLeafGroups>(args, context);
     if (quad_count(plan_) <= 8 && tile_count(plan_) < 3 * sm_count_) {
@@ -137,13 +134,22 @@ class ExllamaCall : public NativeCall {
     }
     launch_rows<1, 8, 768, kLeafGroups>(args, context);
   }
-  /// Groups of R rows that a block takes: as many as leave 2.5 blocks for each of two places on a multiprocessor.
-  int row_groups(int all) const {
-    int most = 1;
-    for (int groups = 2; groups <= all; ++groups) {
-      if (all % groups == 0 && tile_count(plan_) * (all / groups) >= 5 * sm_count_) most = groups;
+  /// Eight rows at a time; up to four that are left over by themselves, where the others are many.
+  template <bool kLeafGroups>
+  void launch_eights(ExllamaArgs args, const NativeContext& context) const {
+    const int rest = args.m % 8;
+    if (args.m > 16 && rest >= 1 && rest <= 4) {
+      ExllamaArgs tail = args;
+      args.m -= rest;
+      tail.first_row = args.m;
+      tail.activations += args.m * args.lda;
+      tail.out += args.m * args.ldo;
+      tail.m = rest;
+      launch_groups<kLeafGroups>(tail, context);
     }
-    return most;
+    const bool several = tile_count(plan_) * ((args.m + 7) / 8) > sm_count_;
+    if (several && fits<8, 256>()) return launch_rows<8, 4, 256, kLeafGroups>(args, context);
+    launch_rows<8, 4, 512, kLeafGroups>(args, context);
   }
   /// Warps of a block: all rounds over the quads alike.
   template <int kThreads>
@@ -156,14 +162,11 @@ class ExllamaCall : public NativeCall {
     return QuadShared<R>::bytes(warps<kThreads>(), leaf_count(plan_), true) <= largest_shared_;
   }
   template <int R, int D, int kThreads, bool kLeafGroups>
-  void launch_rows(ExllamaArgs args, const NativeContext& context) const {
+  void launch_rows(const ExllamaArgs& args, const NativeContext& context) const {
     auto* kernel = exllama_gemm<R, D, kThreads, kLeafGroups>;
     const int bytes = QuadShared<R>::bytes(warps<kThreads>(), args.leaves, !args.deterministic);
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of exllama");
-    const int groups = (args.m + R - 1) / R;
-    args.row_groups = row_groups(groups);
-    const dim3 grid(static_cast<unsigned>(tile_count(plan_)),
-                    static_cast<unsigned>((groups + args.row_groups - 1) / args.row_groups));
+    const dim3 grid(static_cast<unsigned>(tile_count(plan_)), static_cast<unsigned>((args.m + R - 1) / R));
     const dim3 block(static_cast<unsigned>(warps<kThreads>()) * 32);
     launch(kernel, {grid, block, static_cast<size_t>(bytes), overlapped_}, context.stream, "exllama_gemm", args);
   }

@@ -10,7 +10,7 @@
 namespace qf::cuda {
 namespace {
 
-constexpr int kRows = 128, kDepth = 64, kStages = 4, kThreads = 256;
+constexpr int kRows = 128, kDepth = 64, kThreads = 256;
 
 struct OneWalkArgs {
   const uint16_t *activations, *weight;  // [m][lda], [n][ldw]
@@ -22,19 +22,35 @@ struct OneWalkArgs {
   bool bias_before_rounding;
 };
 
-/// Rows first .. first + count of an operand, k .. k + 63, into a swizzled tile; zeros beyond K, rows beyond the end
-/// repeat the last.
-__device__ void copy_tile(char* tile, const uint16_t* from, int64_t ld, int first, int count, int rows, int k,
-                          int end) {
-  for (int i = static_cast<int>(threadIdx.x); i < count * 8; i += kThreads) {
-    const int row = i / 8, cell = i % 8, at = k + cell * 8;
-    const uint16_t* source = from + min(first + row, rows - 1) * ld + (at < end ? at : 0);
-    copy_to_shared(tile + swizzled(row, cell), source, at < end ? 16 : 0);
+/// A thread's part of an operand's tiles of kCount rows and 64 k: one cell of 8 k of every 32nd row.
+template <int kCount>
+class TileCopy {
+ public:
+  /// Rows beyond the end repeat the last.
+  __device__ TileCopy(const uint16_t* operand, int64_t ld, int first, int rows)
+      : cell_(static_cast<int>(threadIdx.x) % 8), to_(swizzled(static_cast<int>(threadIdx.x) / 8, cell_)) {
+#pragma unroll
+    for (int i = 0; i < kCount / 32; ++i) {
+      const int row = min(first + static_cast<int>(threadIdx.x) / 8 + 32 * i, rows - 1);
+      from_[i] = operand + row * ld + cell_ * 8;
+    }
   }
-}
+  /// k .. k + 63 into a swizzled tile; zeros beyond K.
+  __device__ void copy(char* tile, int k, int end) const {
+    const int bytes = k + cell_ * 8 < end ? 16 : 0, at = bytes > 0 ? k : -cell_ * 8;
+#pragma unroll
+    for (int i = 0; i < kCount / 32; ++i) copy_past_cache(tile + to_ + i * 32 * 128, from_[i] + at, bytes);
+  }
+
+ private:
+  int cell_, to_;
+  const uint16_t* from_[kCount / 32];
+};
 
 template <int kColumns>
 constexpr int kStageBytes = (kRows + kColumns) * kDepth * 2;
+template <int kColumns>
+constexpr int kStages = kColumns == 256 ? 4 : 6;
 
 __device__ uint32_t finished(const OneWalkArgs& args, float low, float high, int column) {
   float values[2] = {low, high};
@@ -57,25 +73,26 @@ __global__ void __launch_bounds__(kThreads) one_walk_gemm(const OneWalkArgs args
   extern __shared__ __align__(1024) char shared[];
   const int first_row = static_cast<int>(blockIdx.x) * kRows, first_column = static_cast<int>(blockIdx.y) * kColumns;
   const int group = static_cast<int>(threadIdx.x) / 128, rounds = (args.k + kDepth - 1) / kDepth;
+  const TileCopy<kRows> rows(args.activations, args.lda, first_row, args.m);
+  const TileCopy<kColumns> columns(args.weight, args.ldw, first_column, args.n);
+  constexpr int stages = kStages<kColumns>;
   const auto fill = [&](int round) {
     if (round < rounds) {
-      char* stage = shared + round % kStages * kStageBytes<kColumns>;
-      copy_tile(stage, args.activations, args.lda, first_row, kRows, args.m, round * kDepth, args.k);
-      copy_tile(stage + kRows * kDepth * 2, args.weight, args.ldw, first_column, kColumns, args.n, round * kDepth,
-                args.k);
+      char* stage = shared + round % stages * kStageBytes<kColumns>;
+      rows.copy(stage, round * kDepth, args.k);
+      columns.copy(stage + kRows * kDepth * 2, round * kDepth, args.k);
     }
     asm volatile("cp.async.commit_group;");
   };
   float sum[kColumns / 2] = {};
   wait_for_earlier_kernels();
-  fill(0);
-  fill(1);
+#pragma unroll
+  for (int i = 0; i < stages - 2; ++i) fill(i);
   for (int round = 0; round < rounds; ++round) {
-    asm volatile("cp.async.wait_group 1;" ::: "memory");
+    asm volatile("cp.async.wait_group %0;" ::"n"(stages - 3) : "memory");
     publish_to_wgmma();
     __syncthreads();  // the round's tiles are there, and nobody reads those of the round before the last
-    fill(round + 2);
-    const char* stage = shared + round % kStages * kStageBytes<kColumns>;
+    const char* stage = shared + round % stages * kStageBytes<kColumns>;
     const uint64_t a = tile_descriptor(stage + group * 64 * kDepth * 2);
     const uint64_t b = tile_descriptor(stage + kRows * kDepth * 2);
     wgmma_begin();
@@ -84,6 +101,7 @@ __global__ void __launch_bounds__(kThreads) one_walk_gemm(const OneWalkArgs args
       wgmma(Number{}, sum, a + step * kNext16, b + step * kNext16);
     }
     wgmma_end();
+    fill(round + stages - 2);
     wgmma_wait<1>();
   }
   wgmma_wait<0>();
@@ -202,7 +220,7 @@ class OneWalkCall : public NativeCall {
   template <class Number, int kColumns>
   void launch_gemm(const OneWalkArgs& args, const NativeContext& context) const {
     auto* kernel = one_walk_gemm<Number, kColumns>;
-    constexpr int bytes = kStageBytes<kColumns> * kStages;
+    constexpr int bytes = kStageBytes<kColumns> * kStages<kColumns>;
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
           "shared memory of one_walk");
     const dim3 grid(static_cast<unsigned>((args.m + kRows - 1) / kRows),
