@@ -1,0 +1,70 @@
+// A plan of striped trees (kernels/striped_tree.h) as tables that the kernel walks, and the choice of who does what on a
+// GPU. The tables are the plan; the choice changes no bit.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/plan.h"
+
+namespace qf::cuda {
+
+inline constexpr int kStripColumns = 16;    // columns of the output that a warp's instruction takes
+inline constexpr int kMarlinStages = 10;    // most stretches of k in flight
+inline constexpr int kMarlinStrips = 32;    // most of a block
+
+/// Most threads of a block: 128 registers per thread, or 168 for the largest tiles.
+constexpr int marlin_threads(int row_tiles, int strip_tiles) { return row_tiles * strip_tiles == 8 ? 384 : 512; }
+
+/// Rows of the output whose trees were made together: at most 64.
+struct RowBlock {
+  int32_t begin, end;
+};
+
+/// Row blocks that one kernel launch computes.
+struct StripedLaunch {
+  int first_block, block_count;
+  int rows;       // of the largest block
+  int warp_rows;  // chunks of 32 k per k-tile: 2 or 4
+  int slices;     // most of a tree
+};
+
+struct StripedPlan {
+  std::vector<RowBlock> row_blocks;
+  std::vector<int32_t> cut_begin;  // [row block][strip]: where the strip's cuts are
+  std::vector<int32_t> cuts;       // per tree: the number of slices, then the end of each, in k-tiles
+  std::vector<StripedLaunch> launches;
+  Narrow hop = Narrow::none;
+};
+
+/// Reads the trees; returns why the plan is no striped one, or an empty string.
+std::string read_striped_plan(const Plan& plan, StripedPlan* striped);
+
+/// How a launch is spread over a GPU.
+///
+/// A cluster takes a group of strips over all of K: its blocks share the warp rows, so that partial sums meet in shared
+/// memory. `class_warps` > 1: a warp walks one warp row; 1: a warp walks all of them, each with its own accumulators.
+struct MarlinShape {
+  int row_tiles;      // tiles of 8 rows per warp: 1, 2, 4
+  int row_warps;      // warps side by side over the rows
+  int strip_tiles;    // strips per warp: 1, 2
+  int chains;         // warp rows per warp: 1, 2, 4
+  int cluster;        // blocks of a cluster
+  int groups;         // groups of strips
+  int group_strips;   // strips of the largest group
+  int threads;        // of a block
+  int stages;         // stretches of k in flight
+  int stage_k;        // k of one
+  int shared_bytes;   // of a block
+  int leaf_floats;    // partial sums of a block
+  bool leaves_apart;  // partial sums are in device memory: they do not fit
+};
+
+struct MarlinLimits {
+  int sm_count;
+  int shared_bytes;  // most of a block
+};
+
+MarlinShape choose_marlin_shape(const Plan& plan, const StripedLaunch& launch, const MarlinLimits& limits);
+
+}  // namespace qf::cuda
