@@ -2,6 +2,8 @@
 // mbarrier, griddepcontrol).
 #pragma once
 
+#include <cuda.h>
+
 #include <cstdint>
 
 namespace qf::cuda {
@@ -22,9 +24,8 @@ struct CopyBarrier {
     asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(&state)), "r"(bytes)
                  : "memory");
   }
-  /// One of the threads: arrives once its copies of copy_16_async so far have landed.
-  __device__ void arrive_after_copies() {
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(&state)) : "memory");
+  __device__ void arrive() {
+    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(&state)) : "memory");
   }
   __device__ void wait(uint32_t parity) const {
     asm volatile(
@@ -50,8 +51,14 @@ __device__ __forceinline__ void copy_bulk(void* shared, const void* global, uint
                : "memory");
 }
 
-__device__ __forceinline__ void copy_16_async(uint32_t shared, const void* global) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
+/// One thread's copy of a box of a two-dimensional array, whose size and swizzle are the map's; what lies outside the
+/// array becomes zero.
+__device__ __forceinline__ void copy_box(void* shared, const CUtensorMap& map, int x, int y, CopyBarrier& barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
+          shared_address(shared)),
+      "l"(&map), "r"(x), "r"(y), "r"(shared_address(&barrier.state))
+      : "memory");
 }
 
 /// Everything that kernels ahead on the stream wrote is visible from here on.

@@ -2,9 +2,7 @@
 
 namespace qf::cuda {
 
-void prepare_marlin_bf16(const MarlinShape& shape) { prepare<Bf16>(shape); }
-void launch_marlin_bf16(const MarlinArgs& args, int row_blocks, cudaStream_t stream) {
-  launch<Bf16>(args, row_blocks, stream);
-}
+void prepare_marlin_bf16(const MarlinShape& shape, int shared_bytes) { prepare<Bf16>(shape, shared_bytes); }
+void launch_marlin_bf16(const MarlinLaunch& launch_) { launch<Bf16>(launch_); }
 
 }  // namespace qf::cuda

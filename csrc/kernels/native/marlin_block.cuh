@@ -1,7 +1,7 @@
-// A block's share of a launch, and its pipeline of stages in shared memory.
+// A block's share of a launch, and its pipeline of stages in shared memory: two warps fetch, the others walk.
 //
-// A stage holds, of stage_k k, the block's warp rows: codes [chunk][strip][256 bytes], activations [chunk][row][64 bytes]
-// with their 16-byte units swizzled for ldmatrix, numbers [group][strip][unit].
+// A stage holds, of stage_k k, the block's warp rows: activations [chunk][row][64 bytes] as the copy engine swizzles them,
+// codes [chunk][strip][256 bytes], numbers [group][strip][unit].
 #pragma once
 
 #include <cooperative_groups.h>
@@ -12,102 +12,113 @@
 
 namespace qf::cuda {
 
-constexpr int kChunkBytes = kChunkWords * 4;
-constexpr int kActivationChunkBytes = kChunkK * 2;
-
-/// Where unit `unit` (8 k) of a row lies in a chunk of activations: 8 rows of one unit touch all 32 banks.
-__device__ __forceinline__ int activation_offset(int row, int unit) {
-  return row * kActivationChunkBytes + ((unit ^ (row >> 1 & 3)) << 4);
+/// Where unit `unit` (8 k) of a row lies in a chunk of activations (the engine's 64-byte swizzle): 8 rows of one unit
+/// touch all 32 banks.
+__device__ __forceinline__ uint32_t activation_offset(int row, int unit) {
+  return static_cast<uint32_t>(row * kActivationChunkBytes + ((unit ^ (row >> 1 & 3)) << 4));
 }
 
 struct BlockShare {
-  int rank;                // in the cluster
+  int rank;  // in the cluster
   int first_strip, strips;
   int first_row, rows;
-  int classes, class_shift;  // warp rows of this block
+  int class_shift, classes;  // warp rows of this block
   int tile_k;
 
   __device__ explicit BlockShare(const MarlinArgs& args) {
     const MarlinShape& shape = args.shape;
-    rank = static_cast<int>(blockIdx.x) % shape.cluster;
-    const int group = static_cast<int>(blockIdx.x) / shape.cluster, units = args.strips / shape.strip_tiles;
-    first_strip = group * units / shape.groups * shape.strip_tiles;
-    strips = (group + 1) * units / shape.groups * shape.strip_tiles - first_strip;
+    rank = static_cast<int>(blockIdx.x) & (shape.cluster - 1);
+    const int group = static_cast<int>(blockIdx.x) >> (__ffs(shape.cluster) - 1);
+    const int rest = args.units - shape.groups * args.group_units;  // the first groups have one unit more
+    first_strip = (group * args.group_units + min(group, rest)) * shape.strip_tiles;
+    strips = (args.group_units + (group < rest ? 1 : 0)) * shape.strip_tiles;
     const RowBlock block = args.row_blocks[blockIdx.y];
     first_row = block.begin, rows = block.end - block.begin;
-    classes = args.warp_rows / shape.cluster;
-    class_shift = classes == 4 ? 2 : classes - 1;
+    class_shift = args.class_shift;
+    classes = 1 << class_shift;
     tile_k = args.warp_rows * kChunkK;
   }
-  /// The chunk of the weight that is chunk `i` of a stage that starts at k-tile `tile`.
-  __device__ int chunk_of(const MarlinArgs& args, int tile, int i) const {
-    return (tile + (i >> class_shift)) * args.warp_rows + rank * classes + (i & (classes - 1));
-  }
 };
 
-class Pipeline {
- public:
-  __device__ Pipeline(const MarlinArgs& args, const BlockShare& share, char* shared, CopyBarrier* full)
-      : args_(args), share_(share), shared_(shared), full_(full) {
-    const MarlinShape& shape = args.shape;
-    stage_tiles_ = shape.stage_k / share.tile_k;
-    const int chunks = stage_tiles_ * share.classes;
-    activations_at_ = chunks * shape.group_strips * kChunkBytes;
-    numbers_at_ = activations_at_ + chunks * args.rows * kActivationChunkBytes;
-    stage_bytes_ = numbers_at_ + groups_in(shape.stage_k) * shape.group_strips * args.number_units * 16;
-  }
-  __device__ int stage_tiles() const { return stage_tiles_; }
-  __device__ int stages() const { return (args_.k + args_.shape.stage_k - 1) / args_.shape.stage_k; }
-  __device__ const char* codes(int slot) const { return shared_ + slot * stage_bytes_; }
-  __device__ const char* activations(int slot) const { return codes(slot) + activations_at_; }
-  __device__ const char* numbers(int slot) const { return codes(slot) + numbers_at_; }
+/// The slots of the pipeline.
+struct Stages {
+  const MarlinArgs& args;
+  char* shared;
+  CopyBarrier* full;
+  CopyBarrier* empty;
+  int tiles;   // k-tiles of a stage
+  int count;   // stages of K
+  int k_tiles;  // of K
 
-  /// Codes and numbers of a stage: one warp, a copy per lane. Weights are constant: no wait for earlier kernels.
-  __device__ void fetch_weights(int stage, int slot) const {
-    const int k = stage * args_.shape.stage_k, length = min(args_.shape.stage_k, args_.k - k);
-    const int tile = k / share_.tile_k, chunks = length / share_.tile_k * share_.classes, groups = groups_in(length);
-    const uint32_t chunk_bytes = static_cast<uint32_t>(share_.strips * kChunkBytes);
-    const uint32_t group_bytes = static_cast<uint32_t>(share_.strips * args_.number_units * 16);
-    CopyBarrier& full = full_[slot];
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    if (lane == 0) full.arrive_expecting(chunks * chunk_bytes + groups * group_bytes);
-    __syncwarp();
-    char* const base = shared_ + slot * stage_bytes_;
-    for (int i = lane; i < chunks; i += 32) {
-      const int64_t from = static_cast<int64_t>(share_.chunk_of(args_, tile, i)) * args_.strips + share_.first_strip;
-      copy_bulk(base + i * chunk_bytes, args_.codes + from * (kChunkBytes / 16), chunk_bytes, full);
-    }
-    for (int i = lane; i < groups; i += 32) {
-      const int64_t from = static_cast<int64_t>((k >> args_.group_shift) + i) * args_.strips + share_.first_strip;
-      copy_bulk(base + numbers_at_ + i * group_bytes, args_.numbers + from * args_.number_units, group_bytes, full);
-    }
+  __device__ Stages(const MarlinArgs& all, const BlockShare& share, char* memory, CopyBarrier* barriers)
+      : args(all), shared(memory), full(barriers), empty(barriers + kMarlinStages) {
+    tiles = args.stage_tiles, count = args.stage_count;
+    k_tiles = args.k / share.tile_k;
   }
-  /// Activations of a stage: every thread, a chunk per warp at a time.
-  __device__ void fetch_activations(int stage, int slot) const {
-    const int k = stage * args_.shape.stage_k, length = min(args_.shape.stage_k, args_.k - k);
-    const int tile = k / share_.tile_k, chunks = length / share_.tile_k * share_.classes;
-    const int lane = static_cast<int>(threadIdx.x) % 32, warps = static_cast<int>(blockDim.x) / 32;
-    const uint32_t base = shared_address(shared_ + slot * stage_bytes_ + activations_at_);
-    for (int i = static_cast<int>(threadIdx.x) / 32; i < chunks; i += warps) {
-      const char* from = args_.activations + share_.first_row * args_.activation_bytes +
-                         static_cast<int64_t>(share_.chunk_of(args_, tile, i)) * kActivationChunkBytes;
-      for (int u = lane; u < share_.rows * 4; u += 32) {
-        copy_16_async(base + i * share_.rows * kActivationChunkBytes + activation_offset(u >> 2, u & 3),
-                      from + (u >> 2) * args_.activation_bytes + (u & 3) * 16);
+  __device__ char* activations(int slot) const { return shared + slot * args.stage.bytes; }
+  __device__ char* codes(int slot) const { return activations(slot) + args.stage.codes_at; }
+  __device__ char* numbers(int slot) const { return activations(slot) + args.stage.numbers_at; }
+};
+
+/// Calls fetch(k-tiles, slot) for every stage as slots become free.
+template <class Fetch>
+__device__ __forceinline__ void keep_filled(const Stages& stages, Fetch fetch) {
+  const int slots = stages.args.shape.stages;
+  int slot = 0;
+  uint32_t parity = 1;  // of a fresh barrier: the slots are free
+  for (int i = 0; i < stages.count; ++i) {
+    stages.empty[slot].wait(parity);
+    fetch(min(stages.tiles, stages.k_tiles - i * stages.tiles), slot);
+    if (++slot == slots) slot = 0, parity ^= 1;
+  }
+}
+
+/// One thread fetches codes and numbers. They are constant: no wait for earlier kernels.
+__device__ inline void fetch_weights(const Stages& stages, const BlockShare& share) {
+  const MarlinArgs& args = stages.args;
+  const int64_t code_stride = static_cast<int64_t>(args.strips) * (kChunkBytes / 16);  // from chunk to chunk
+  const int64_t number_stride = static_cast<int64_t>(args.strips) * args.number_units;
+  const uint32_t code_bytes = static_cast<uint32_t>(share.strips * kChunkBytes);
+  const uint32_t number_bytes = static_cast<uint32_t>(share.strips * args.number_units * 16);
+  const uint4* codes = args.codes + share.rank * share.classes * code_stride + share.first_strip * (kChunkBytes / 16);
+  const uint4* numbers = args.numbers + static_cast<int64_t>(share.first_strip) * args.number_units;
+  int k = 0;
+  keep_filled(stages, [&](int tiles, int slot) {
+    CopyBarrier& full = stages.full[slot];
+    const int groups = max(1, (tiles * share.tile_k) >> args.group_shift);
+    full.arrive_expecting((static_cast<uint32_t>(tiles) << share.class_shift) * code_bytes +
+                          static_cast<uint32_t>(groups) * number_bytes);
+    char* to = stages.codes(slot);
+    for (int tile = 0; tile < tiles; ++tile, codes += args.warp_rows * code_stride) {
+      for (int c = 0; c < share.classes; ++c, to += code_bytes) {
+        copy_bulk(to, codes + c * code_stride, code_bytes, full);
       }
     }
-    full_[slot].arrive_after_copies();
-  }
+    to = stages.numbers(slot);
+    const uint4* from = numbers + (k >> args.group_shift) * number_stride;
+    for (int g = 0; g < groups; ++g, to += number_bytes, from += number_stride) {
+      copy_bulk(to, from, number_bytes, full);
+    }
+    k += tiles * share.tile_k;
+  });
+  let_next_kernel_start();
+}
 
- private:
-  /// One group of numbers serves a stage inside of it.
-  __device__ int groups_in(int length) const { return max(1, length >> args_.group_shift); }
-
-  const MarlinArgs& args_;
-  const BlockShare& share_;
-  char* shared_;
-  CopyBarrier* full_;
-  int stage_tiles_, activations_at_, numbers_at_, stage_bytes_;
-};
+/// Another thread fetches activations.
+__device__ inline void fetch_activations(const Stages& stages, const BlockShare& share, const CUtensorMap& map) {
+  const int chunk_bytes = stages.args.stage.activation_bytes;
+  wait_for_earlier_kernels();
+  int k = share.rank * share.classes * kChunkK;
+  keep_filled(stages, [&](int tiles, int slot) {
+    CopyBarrier& full = stages.full[slot];
+    full.arrive_expecting(static_cast<uint32_t>(tiles * chunk_bytes) << share.class_shift);
+    char* to = stages.activations(slot);
+    for (int tile = 0; tile < tiles; ++tile, k += share.tile_k) {
+      for (int c = 0; c < share.classes; ++c, to += chunk_bytes) {
+        copy_box(to, map, k + c * kChunkK, share.first_row, full);
+      }
+    }
+  });
+}
 
 }  // namespace qf::cuda

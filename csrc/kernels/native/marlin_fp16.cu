@@ -2,9 +2,7 @@
 
 namespace qf::cuda {
 
-void prepare_marlin_fp16(const MarlinShape& shape) { prepare<Fp16>(shape); }
-void launch_marlin_fp16(const MarlinArgs& args, int row_blocks, cudaStream_t stream) {
-  launch<Fp16>(args, row_blocks, stream);
-}
+void prepare_marlin_fp16(const MarlinShape& shape, int shared_bytes) { prepare<Fp16>(shape, shared_bytes); }
+void launch_marlin_fp16(const MarlinLaunch& launch_) { launch<Fp16>(launch_); }
 
 }  // namespace qf::cuda

@@ -8,51 +8,50 @@
 namespace qf::cuda {
 
 template <class Number, int Rows, int Strips, int Chains, bool Zeros>
-__global__ void __launch_bounds__(marlin_threads(Rows, Strips), 1)
-    marlin_kernel(const __grid_constant__ MarlinArgs args) {
+__global__ void __launch_bounds__(kMarlinThreads, 1)
+    marlin_kernel(const __grid_constant__ MarlinArgs args, const __grid_constant__ CUtensorMap activations) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   namespace cg = cooperative_groups;
-  extern __shared__ __align__(128) char shared[];
-  __shared__ CopyBarrier full[kMarlinStages];
+  extern __shared__ char dynamic[];
+  __shared__ CopyBarrier barriers[2 * kMarlinStages];
   __shared__ int slices[kMarlinStrips];  // of each strip
+  char* const shared = dynamic + ((1024 - shared_address(dynamic) % 1024) & 1023);
   const MarlinShape& shape = args.shape;
   const BlockShare share(args);
-  const Pipeline pipeline(args, share, shared, full);
-  const int stages = pipeline.stages(), ahead = min(shape.stages - 1, stages);
-
+  const Stages stages(args, share, shared, barriers);
+  const int walkers = static_cast<int>(blockDim.x) / 32 - kFetchingWarps;
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < shape.stages; ++i) full[i].init(static_cast<int>(blockDim.x) + 1);
+    for (int i = 0; i < shape.stages; ++i) {
+      stages.full[i].init(kFetchingWarps);
+      stages.empty[i].init(walkers);
+    }
     publish_barriers();
   }
   __syncthreads();
-  if (threadIdx.x < 32) {
-    for (int i = 0; i < ahead; ++i) pipeline.fetch_weights(i, i);
-  }
-  const int leaf_rows = share.rows, pitch = shape.group_strips * kStripColumns + 4;
   float* const mine = args.leaves == nullptr
-                          ? reinterpret_cast<float*>(shared + shape.shared_bytes) - shape.leaf_floats
+                          ? reinterpret_cast<float*>(shared + shape.stages * args.stage.bytes)
                           : args.leaves + (static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x) * shape.leaf_floats;
-  const LeafTable leaves{mine, leaf_rows, pitch, Chains > 1 ? 1 : share.classes};
-  WarpWalk<Number, Rows, Strips, Chains, Zeros> walk(args, share, leaves);
-  walk.tell_slices(slices);
-
-  wait_for_earlier_kernels();
-  for (int i = 0; i < ahead; ++i) pipeline.fetch_activations(i, i);
-  int slot = 0, parity = 0, free_slot = shape.stages - 1;
-  for (int i = 0; i < stages; ++i) {
-    full[slot].wait(static_cast<uint32_t>(parity));
-    __syncthreads();  // nobody reads the slot of stage i - 1 any more
-    if (const int next = i + shape.stages - 1; next < stages) {
-      if (threadIdx.x < 32) pipeline.fetch_weights(next, free_slot);
-      pipeline.fetch_activations(next, free_slot);
-    } else if (threadIdx.x == 0) {
-      let_next_kernel_start();
+  const LeafTable leaves{mine, share.rows, shape.group_strips * kStripColumns + 4, Chains > 1 ? 1 : share.classes};
+  if (warp == walkers) {
+    if (lane == 0) fetch_weights(stages, share);
+  } else if (warp > walkers) {
+    if (lane == 0) fetch_activations(stages, share, activations);
+  } else {
+    WarpWalk<Number, Rows, Strips, Chains, Zeros> walk(args, share, leaves);
+    walk.tell_slices(slices);
+    wait_for_earlier_kernels();  // this one writes partial sums and outputs
+    int slot = 0;
+    uint32_t parity = 0;
+    for (int i = 0; i < stages.count; ++i) {
+      stages.full[slot].wait(parity);
+      walk.walk(stages, slot, i * stages.tiles, min((i + 1) * stages.tiles, stages.k_tiles));
+      __syncwarp();
+      if (lane == 0) stages.empty[slot].arrive();
+      if (++slot == shape.stages) slot = 0, parity ^= 1;
     }
-    const int tile = i * pipeline.stage_tiles();
-    walk.walk(pipeline, slot, tile, min(tile + pipeline.stage_tiles(), args.k / share.tile_k));
-    free_slot = slot;
-    if (++slot == shape.stages) slot = 0, parity ^= 1;
   }
+  __syncwarp();
   if (shape.cluster > 1) {
     cg::this_cluster().sync();
   } else {
@@ -81,10 +80,11 @@ void with_kernel(const MarlinShape& shape, Body body) {
   }
 }
 
+/// A kernel serves launches of several sizes: it is allowed all of a block's shared memory.
 template <class Number>
-void prepare(const MarlinShape& shape) {
+void prepare(const MarlinShape& shape, int shared_bytes) {
   const auto allow = [&](auto* kernel) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes),
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
           "shared memory of marlin");
   };
   with_kernel<Number, false>(shape, allow);
@@ -92,20 +92,23 @@ void prepare(const MarlinShape& shape) {
 }
 
 template <class Number>
-void launch(const MarlinArgs& args, int row_blocks, cudaStream_t stream) {
+void launch(const MarlinLaunch& launch) {
+  const MarlinArgs& args = launch.args;
   cudaLaunchAttribute attributes[2]{};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim = {static_cast<unsigned>(args.shape.cluster), 1, 1};
   attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = {static_cast<unsigned>(args.shape.groups * args.shape.cluster), static_cast<unsigned>(row_blocks), 1};
+  config.gridDim = {static_cast<unsigned>(args.shape.groups * args.shape.cluster), static_cast<unsigned>(launch.row_blocks), 1};
   config.blockDim = {static_cast<unsigned>(args.shape.threads), 1, 1};
   config.dynamicSmemBytes = static_cast<size_t>(args.shape.shared_bytes);
-  config.stream = stream;
+  config.stream = launch.stream;
   config.attrs = attributes;
   config.numAttrs = 2;
-  const auto start = [&](auto* kernel) { check(cudaLaunchKernelEx(&config, kernel, args), "marlin"); };
+  const auto start = [&](auto* kernel) { 
+    check(cudaLaunchKernelEx(&config, kernel, args, launch.activations), "marlin");
+  };
   args.number_units > kScaleUnits ? with_kernel<Number, true>(args.shape, start)
                                   : with_kernel<Number, false>(args.shape, start);
 }

@@ -18,6 +18,8 @@ namespace qf::cuda {
 
 inline constexpr int kChunkK = 32;
 inline constexpr int kChunkWords = 64;
+inline constexpr int kChunkBytes = kChunkWords * 4;
+inline constexpr int kActivationChunkBytes = kChunkK * 2;  // of a row
 inline constexpr int kScaleUnits = 2;
 inline constexpr int kUpperZeroShift = 4;
 

@@ -11,22 +11,30 @@ struct ClusterLeaves {
   const float* base[4];
   int slice_stride, pitch, count;
 
-  __device__ float slice(int s, int at) const {
+  /// Four columns from `at` on.
+  __device__ float4 slice(int s, int at) const {
     const int from = s * slice_stride + at;
+    const auto leaf = [&](int q) { return *reinterpret_cast<const float4*>(base[q] + from); };
     if (count == 4) {
-      const float upper = __fadd_rn(base[3][from], base[2][from]);
-      return __fadd_rn(base[0][from], __fadd_rn(base[1][from], upper));
+      const float4 r0 = leaf(0), r1 = leaf(1), r2 = leaf(2), r3 = leaf(3);
+      return add(r0, add(r1, add(r3, r2)));
     }
-    return count == 2 ? __fadd_rn(base[0][from], base[1][from]) : base[0][from];
+    return count == 2 ? add(leaf(0), leaf(1)) : leaf(0);
   }
-  __device__ float sum(int slices, int at, Narrow hop) const {
-    float sum = slice(slices - 1, at);
-    if (slices > 1) sum = narrowed(hop, sum);
+  __device__ float4 sum(int slices, int at, Narrow hop) const {
+    float4 sum = slice(slices - 1, at);
+    if (slices > 1) sum = rounded(hop, sum);
     for (int s = slices - 2; s >= 0; --s) {
-      sum = __fadd_rn(slice(s, at), sum);
-      if (s > 0) sum = narrowed(hop, sum);
+      sum = add(slice(s, at), sum);
+      if (s > 0) sum = rounded(hop, sum);
     }
     return sum;
+  }
+  __device__ static float4 add(float4 a, float4 b) {
+    return {__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y), __fadd_rn(a.z, b.z), __fadd_rn(a.w, b.w)};
+  }
+  __device__ static float4 rounded(Narrow narrow, float4 a) {
+    return {narrowed(narrow, a.x), narrowed(narrow, a.y), narrowed(narrow, a.z), narrowed(narrow, a.w)};
   }
 };
 
@@ -56,26 +64,25 @@ __device__ inline float channel_scale(const MarlinArgs& args, int column) {
   return widened(args.epilogue.output, static_cast<uint16_t>(column & 8 ? pair >> 16 : pair));
 }
 
-/// Two columns of a row per thread; the blocks of a cluster share the outputs.
+/// Four columns of a row per thread; the blocks of a cluster share the outputs.
 __device__ inline void reduce_and_store(const MarlinArgs& args, const BlockShare& share, const ClusterLeaves& leaves,
                                         const int* slices) {
-  const int pairs = share.strips * (kStripColumns / 2), threads = static_cast<int>(blockDim.x);
-  for (int i = share.rank * threads + static_cast<int>(threadIdx.x); i < share.rows * pairs;
+  const int fours = share.strips * (kStripColumns / 4), threads = static_cast<int>(blockDim.x);
+  for (int i = share.rank * threads + static_cast<int>(threadIdx.x); i < share.rows * fours;
        i += args.shape.cluster * threads) {
-    const int row = i / pairs, column = i % pairs * 2;
-    const int64_t to = (share.first_row + row) * args.ldo + share.first_strip * kStripColumns + column;
-    uint16_t bits[2];
+    const int row = i / fours, column = i % fours * 4, n = share.first_strip * kStripColumns + column;
+    const float4 sum = leaves.sum(slices[column / kStripColumns], row * leaves.pitch + column, args.hop);
+    const float sums[4] = {sum.x, sum.y, sum.z, sum.w};
+    uint16_t bits[4];
 #pragma unroll
-    for (int c = 0; c < 2; ++c) {
-      const int n = share.first_strip * kStripColumns + column + c;
-      const float sum = leaves.sum(slices[column / kStripColumns], row * leaves.pitch + column + c, args.hop);
-      const float scale = args.epilogue.channel_scale ? channel_scale(args, n) : 1.0f;
+    for (int c = 0; c < 4; ++c) {
+      const float scale = args.epilogue.channel_scale ? channel_scale(args, n + c) : 1.0f;
       const float bias =
-          args.epilogue.bias == BiasRule::none ? 0.0f : load_number(args.epilogue.output, args.bias, n);
-      store_number(args.epilogue.output, bits, c, finished(args.epilogue, sum, scale, bias));
+          args.epilogue.bias == BiasRule::none ? 0.0f : load_number(args.epilogue.output, args.bias, n + c);
+      store_number(args.epilogue.output, bits, c, finished(args.epilogue, sums[c], scale, bias));
     }
-    // rows of the output are aligned to 16 bytes, columns come in pairs
-    reinterpret_cast<ushort2*>(static_cast<uint16_t*>(args.out) + to)[0] = make_ushort2(bits[0], bits[1]);
+    uint16_t* const to = static_cast<uint16_t*>(args.out) + (share.first_row + row) * args.ldo + n;
+    *reinterpret_cast<ushort4*>(to) = make_ushort4(bits[0], bits[1], bits[2], bits[3]);  // aligned: checked by the call
   }
 }
 

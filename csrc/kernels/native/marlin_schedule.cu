@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "kernels/native/marlin_layout.h"
 #include "kernels/native/native_kernels.h"
 #include "kernels/parts.h"
 #include "kernels/striped_tree.h"
@@ -10,8 +11,7 @@
 namespace qf::cuda {
 namespace {
 
-constexpr int kChunkBytes = 256;  // of one strip: 32 k x 16 columns, 4 bits
-constexpr int kStageK = 128;      // a stage is a multiple of it: whole groups, whole k-tiles
+constexpr int kStageK = 128;  // a stage is a multiple of it: whole groups, whole k-tiles
 
 /// Ends of the slices in k-tiles; empty: not a striped tree.
 std::vector<int64_t> slice_cuts(const Tree& tree, int64_t k, int64_t tile_k, Narrow hop) {
@@ -102,36 +102,42 @@ namespace {
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-/// Bytes of one stage per 128 k.
-int stage_bytes(const Plan& plan, const StripedLaunch& launch, const MarlinShape& shape) {
-  const int chunks = kStageK / static_cast<int>(kStripedChunk) / shape.cluster;
-  const int groups = plan.group >= kStageK ? 1 : kStageK / static_cast<int>(plan.group);
-  return chunks * (shape.group_strips * kChunkBytes + launch.rows * 64) + groups * shape.group_strips * 48;
-}
-
 /// Stages of some 8 KiB, so that the first one arrives early, and as many as fit.
 void fit_shared_memory(const Plan& plan, const StripedLaunch& launch, const MarlinLimits& limits, MarlinShape& shape) {
-  constexpr int kStatic = 1024;  // barriers and slice counts, and what the runtime keeps
-  constexpr int kStageBytes = 8192, kEnough = 6;
-  const int half = limits.shared_bytes / 2 - kStatic;  // leaves room for the next launch's block on the same SM
-  const int all = limits.shared_bytes - kStatic;
+  constexpr int kApart = 2048;  // barriers, slice counts, alignment, what the runtime keeps
+  constexpr int kStageBytes = 12288, kEnough = 4;
+  const int half = limits.shared_bytes / 2 - kApart;  // leaves room for the next launch's block on the same SM
+  const int all = limits.shared_bytes - kApart;
   const int blocks = ceil_div(static_cast<int>(plan.k), kStageK);
-  const int block_bytes = stage_bytes(plan, launch, shape);
+  const int block_bytes = marlin_stage(plan, launch, shape, kStageK).bytes;
   const int count = std::clamp(kStageBytes / block_bytes, 1, std::max(1, blocks / 8));
   const int leaf_rows = launch.slices * (shape.chains > 1 ? 1 : launch.warp_rows / shape.cluster) * launch.rows;
   shape.leaf_floats = leaf_rows * (shape.group_strips * kStripColumns + 4);
-  const int most = std::clamp(ceil_div(blocks, count) + 1, 2, kMarlinStages);  // one is being read
-  shape.leaves_apart = std::min(3, most) * count * block_bytes + 4 * int64_t{shape.leaf_floats} > all;
-  const int leaves = shape.leaves_apart ? 0 : 4 * shape.leaf_floats;
-  const auto stages_in = [&](int limit) { return (limit - leaves) / (count * block_bytes); };
-  shape.stages = std::min(most, stages_in(half) >= std::min(most, kEnough) ? stages_in(half) : stages_in(all));
+  const int most = std::min(ceil_div(blocks, count), kMarlinStages);
   shape.stage_k = count * kStageK;
-  shape.shared_bytes = shape.stages * count * block_bytes + leaves;
-  require(shape.stages > 1, "marlin: ", block_bytes, " bytes of shared memory needed per stage, the GPU has ",
+  const int bytes = marlin_stage(plan, launch, shape, shape.stage_k).bytes;
+  shape.leaves_apart = std::min(3, most) * bytes + 4 * int64_t{shape.leaf_floats} > all;
+  const int leaves = shape.leaves_apart ? 0 : 4 * shape.leaf_floats;
+  const auto stages_in = [&](int limit) { return (limit - leaves) / bytes; };
+  shape.stages = std::min(most, stages_in(half) >= std::min(most, kEnough) ? stages_in(half) : stages_in(all));
+  shape.shared_bytes = shape.stages * bytes + leaves + 1024;
+  require(shape.stages > 0, "marlin: ", bytes, " bytes of shared memory needed per stage, the GPU has ",
           limits.shared_bytes);
 }
 
 }  // namespace
+
+MarlinStage marlin_stage(const Plan& plan, const StripedLaunch& launch, const MarlinShape& shape, int stage_k) {
+  const int chunks = stage_k / kChunkK / shape.cluster;
+  const int groups = plan.group >= stage_k ? 1 : ceil_div(stage_k, static_cast<int>(plan.group));
+  MarlinStage stage{};
+  stage.activation_bytes = padded_rows(shape) * kActivationChunkBytes;
+  stage.codes_at = chunks * stage.activation_bytes;
+  stage.numbers_at = stage.codes_at + chunks * shape.group_strips * kChunkBytes;
+  const int end = stage.numbers_at + groups * shape.group_strips * (kScaleUnits + 1) * 16;
+  stage.bytes = ceil_div(end, 512) * 512;  // the swizzle's pattern repeats every 512 bytes
+  return stage;
+}
 
 MarlinShape choose_marlin_shape(const Plan& plan, const StripedLaunch& launch, const MarlinLimits& limits) {
   const int strips = static_cast<int>(plan.n) / kStripColumns, tiles = ceil_div(launch.rows, 8);
@@ -146,7 +152,7 @@ MarlinShape choose_marlin_shape(const Plan& plan, const StripedLaunch& launch, c
   const int classes = many ? 1 : launch.warp_rows / shape.cluster;
   const auto warps = [&](int count, int width) { return ceil_div(count, width) * classes * shape.row_warps; };
   const auto strips_of = [&](int width) {  // of a group: an even share of the SMs, at most what the warps can take
-    const int most = marlin_threads(shape.row_tiles, width) / 32 / (classes * shape.row_warps) * width;
+    const int most = (kMarlinThreads / 32 - kFetchingWarps) / (classes * shape.row_warps) * width;
     const int share = ceil_div(strips * launch.block_count * shape.cluster, limits.sm_count);
     return std::clamp(ceil_div(share, width) * width, width, most);
   };
@@ -155,7 +161,7 @@ MarlinShape choose_marlin_shape(const Plan& plan, const StripedLaunch& launch, c
   const int units = strips / shape.strip_tiles;
   shape.groups = ceil_div(strips, strips_of(shape.strip_tiles));
   shape.group_strips = ceil_div(units, shape.groups) * shape.strip_tiles;
-  shape.threads = 32 * warps(shape.group_strips, shape.strip_tiles);
+  shape.threads = 32 * (warps(shape.group_strips, shape.strip_tiles) + kFetchingWarps);
   fit_shared_memory(plan, launch, limits, shape);
   return shape;
 }

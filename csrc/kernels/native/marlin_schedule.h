@@ -13,8 +13,8 @@ inline constexpr int kStripColumns = 16;    // columns of the output that a warp
 inline constexpr int kMarlinStages = 10;    // most stretches of k in flight
 inline constexpr int kMarlinStrips = 32;    // most of a block
 
-/// Most threads of a block: 128 registers per thread, or 168 for the largest tiles.
-constexpr int marlin_threads(int row_tiles, int strip_tiles) { return row_tiles * strip_tiles == 8 ? 384 : 512; }
+inline constexpr int kMarlinThreads = 512;  // most of a block
+inline constexpr int kFetchingWarps = 2;    // one for weights, one for activations
 
 /// Rows of the output whose trees were made together: at most 64.
 struct RowBlock {
@@ -52,7 +52,7 @@ struct MarlinShape {
   int cluster;        // blocks of a cluster
   int groups;         // groups of strips
   int group_strips;   // strips of the largest group
-  int threads;        // of a block
+  int threads;        // of a block; the last two warps fetch
   int stages;         // stretches of k in flight
   int stage_k;        // k of one
   int shared_bytes;   // of a block
@@ -60,11 +60,21 @@ struct MarlinShape {
   bool leaves_apart;  // partial sums are in device memory: they do not fit
 };
 
+/// Bytes of a stage in shared memory.
+struct MarlinStage {
+  int activation_bytes;      // of one chunk
+  int codes_at, numbers_at;  // after the activations
+  int bytes;
+};
+
 struct MarlinLimits {
   int sm_count;
   int shared_bytes;  // most of a block
 };
 
+/// Rows of activations in shared memory: whole tiles.
+inline int padded_rows(const MarlinShape& shape) { return shape.row_tiles * shape.row_warps * 8; }
+MarlinStage marlin_stage(const Plan& plan, const StripedLaunch& launch, const MarlinShape& shape, int stage_k);
 MarlinShape choose_marlin_shape(const Plan& plan, const StripedLaunch& launch, const MarlinLimits& limits);
 
 }  // namespace qf::cuda

@@ -41,13 +41,11 @@ class WarpWalk {
       cut_ = cuts[1];
       next_cut_ = cuts + 2;
     }
-#pragma unroll
-    for (int j = 0; j < Rows; ++j) {  // rows past the end repeat the last one: nobody reads their outputs
-      offset_[j] = activation_offset(min(row_ + 8 * j + (lane_ & 7), share.rows - 1), lane_ >> 3);
-    }
+    // one lane's address of ldmatrix: row, unit of 8 k
+    row_offset_ = activation_offset(row_ + (lane_ & 7), lane_ >> 3) + class_ * args.stage.activation_bytes;
     const int step = Chains > 1 ? 1 : share.classes;  // chunks of a stage from one to the warp's next
     code_stride_ = step * share.strips * kChunkBytes;
-    row_stride_ = step * share.rows * kActivationChunkBytes;
+    row_stride_ = step * args.stage.activation_bytes;
     k_stride_ = Chains > 1 ? kChunkK : share.tile_k;
     group_bytes_ = share.strips * kNumberBytes;
     clear();
@@ -58,12 +56,12 @@ class WarpWalk {
   }
 
   /// k-tiles [tile, end), all in one stage.
-  __device__ void walk(const Pipeline& pipeline, int slot, int tile, int end) {
+  __device__ void walk(const Stages& stages, int slot, int tile, int end) {
     if (!active_) return;
-    Cursor at{pipeline.codes(slot) + (class_ * share_.strips + strip_) * kChunkBytes + lane_ * 8,
-              shared_address(pipeline.activations(slot)) + class_ * share_.rows * kActivationChunkBytes,
+    Cursor at{stages.codes(slot) + (class_ * share_.strips + strip_) * kChunkBytes + lane_ * 8,
+              shared_address(stages.activations(slot)) + row_offset_,
               (share_.rank * share_.classes + class_) * kChunkK};
-    const char* numbers = pipeline.numbers(slot) + strip_ * kNumberBytes;
+    const char* numbers = stages.numbers(slot) + strip_ * kNumberBytes;
     while (tile < end) {
       const int stop = min(end, cut_);
 #pragma unroll(Chains > 1 ? 1 : (Rows == 4 ? 2 : 4))
@@ -91,7 +89,7 @@ class WarpWalk {
   __device__ __forceinline__ void step_chunk(float (&sum)[Strips][Rows][4], const Cursor& at, const char* numbers) {
     uint32_t x[Rows][4];
 #pragma unroll
-    for (int j = 0; j < Rows; ++j) load_matrices(x[j], at.rows + offset_[j]);
+    for (int j = 0; j < Rows; ++j) load_matrices(x[j], at.rows + 8 * j * kActivationChunkBytes);
 #pragma unroll
     for (int i = 0; i < Strips; ++i) {
       const LaneGroup<Number> group = load_group(numbers + i * kNumberBytes);
@@ -165,7 +163,7 @@ class WarpWalk {
   int slice_ = 0, slices_ = 0, cut_ = 0;
   const int32_t* next_cut_ = nullptr;
   int code_stride_, row_stride_, k_stride_, group_bytes_;
-  int offset_[Rows];
+  uint32_t row_offset_;
   float sum_[Chains][Strips][Rows][4];
 };
 

@@ -2,6 +2,7 @@
 // order is the plan's; how: marlin_schedule.h (who does what), marlin_layout.h (weights), marlin_block.cuh (pipeline),
 // marlin_dequantize.cuh, marlin_walk.cuh (steps), marlin_reduce.cuh (sums and outputs).
 #include <algorithm>
+#include <bit>
 
 #include "base/cuda/check.h"
 #include "base/error.h"
@@ -64,7 +65,29 @@ bool all_eight(const DeviceWeight& weight, void* stream) {
   return std::all_of(zeros.begin(), zeros.end(), [](uint8_t z) { return z == 8; });
 }
 
-int log2_of(int64_t group) { return group == 32 ? 5 : (group == 64 ? 6 : 7); }
+/// Activations [m][k], rows lda apart, in boxes of 32 k and `rows` rows, swizzled for ldmatrix.
+CUtensorMap activation_map(const GemmArgs& args, const Plan& plan, int rows) {
+  using Encode = decltype(&cuTensorMapEncodeTiled);
+  static const Encode encode = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult status{};
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &status),
+          "cuTensorMapEncodeTiled");
+    return reinterpret_cast<Encode>(found);
+  }();
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(plan.k), static_cast<cuuint64_t>(plan.m)};
+  const cuuint64_t stride = static_cast<cuuint64_t>(args.lda) * 2;
+  const cuuint32_t box[2] = {kChunkK, static_cast<cuuint32_t>(rows)}, steps[2] = {1, 1};
+  CUtensorMap map{};
+  const CUresult result =
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, const_cast<void*>(args.activations), sizes, &stride, box, steps,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_64B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  require(result == CUDA_SUCCESS, "marlin: no map of the activations (CUDA error ", static_cast<int>(result), ")");
+  return map;
+}
+
+int log2_of(int power) { return std::countr_zero(static_cast<unsigned>(power)); }
 
 class MarlinCall final : public NativeCall {
  public:
@@ -76,7 +99,7 @@ class MarlinCall final : public NativeCall {
           "shared memory per block");
     for (const StripedLaunch& launch : striped_.launches) {
       const MarlinShape shape = choose_marlin_shape(plan, launch, limits);
-      plan.activations == Format::fp16 ? prepare_marlin_fp16(shape) : prepare_marlin_bf16(shape);
+      (plan.activations == Format::fp16 ? prepare_marlin_fp16 : prepare_marlin_bf16)(shape, limits.shared_bytes - 1024);
       shapes_.push_back(shape);
       if (!shape.leaves_apart) continue;
       const size_t blocks = static_cast<size_t>(shape.groups) * shape.cluster * launch.block_count;
@@ -93,39 +116,49 @@ class MarlinCall final : public NativeCall {
 
   void run(const NativeWeight& weight, const GemmArgs& args, const NativeContext& context) const override {
     check_native_call(plan_, weight, args);
-    const int64_t strips = plan_.n / kStripColumns, groups = plan_.k / plan_.group;
-    require(reinterpret_cast<uintptr_t>(args.activations) % 16 == 0 && args.lda % 8 == 0 && args.ldo % 2 == 0,
+    require(reinterpret_cast<uintptr_t>(args.activations) % 16 == 0 && args.lda % 8 == 0,
             "marlin: rows of activations must lie at multiples of 16 bytes");
+    require(reinterpret_cast<uintptr_t>(args.out) % 8 == 0 && args.ldo % 4 == 0,
+            "marlin: rows of the output must lie at multiples of 8 bytes");
     for (size_t i = 0; i < shapes_.size(); ++i) {
-      const StripedLaunch& launch = striped_.launches[i];
-      const MarlinArgs all{.codes = reinterpret_cast<const uint4*>(weight.codes.data()),
-                           .numbers = reinterpret_cast<const uint4*>(weight.numbers.data()),
-                           .activations = static_cast<const char*>(args.activations),
-                           .bias = args.bias,
-                           .out = args.out,
-                           .leaves = shapes_[i].leaves_apart ? static_cast<float*>(context.free) : nullptr,
-                           .row_blocks = row_blocks_.data() + launch.first_block,
-                           .cut_begin = cut_begin_.data() + launch.first_block * strips,
-                           .cuts = cuts_.data(),
-                           .activation_bytes = args.lda * 2,
-                           .ldo = args.ldo,
-                           .epilogue = plan_.epilogue,
-                           .hop = striped_.hop,
-                           .shape = shapes_[i],
-                           .rows = launch.rows,
-                           .k = static_cast<int>(plan_.k),
-                           .strips = static_cast<int>(strips),
-                           .warp_rows = launch.warp_rows,
-                           .group_shift = groups == 1 ? 31 : log2_of(plan_.group),
-                           .number_units = static_cast<int>(weight.numbers.size() / static_cast<size_t>(groups * strips * 4)),
-                           .scaled_later = plan_.weight == WeightRule::integer};
-      const auto stream = static_cast<cudaStream_t>(context.stream);
-      plan_.activations == Format::fp16 ? launch_marlin_fp16(all, launch.block_count, stream)
-                                        : launch_marlin_bf16(all, launch.block_count, stream);
+      const MarlinLaunch launch{arguments(i, weight, args, context), activation_map(args, plan_, padded_rows(shapes_[i])),
+                                striped_.launches[i].block_count, static_cast<cudaStream_t>(context.stream)};
+      (plan_.activations == Format::fp16 ? launch_marlin_fp16 : launch_marlin_bf16)(launch);
     }
   }
 
  private:
+  MarlinArgs arguments(size_t i, const NativeWeight& weight, const GemmArgs& args, const NativeContext& context) const {
+    const StripedLaunch& launch = striped_.launches[i];
+    const MarlinShape& shape = shapes_[i];
+    const int strips = static_cast<int>(plan_.n) / kStripColumns, groups = static_cast<int>(plan_.k / plan_.group);
+    const int units = strips / shape.strip_tiles, k = static_cast<int>(plan_.k);
+    return {.codes = reinterpret_cast<const uint4*>(weight.codes.data()),
+            .numbers = reinterpret_cast<const uint4*>(weight.numbers.data()),
+            .bias = args.bias,
+            .out = args.out,
+            .leaves = shape.leaves_apart ? static_cast<float*>(context.free) : nullptr,
+            .row_blocks = row_blocks_.data() + launch.first_block,
+            .cut_begin = cut_begin_.data() + static_cast<int64_t>(launch.first_block) * strips,
+            .cuts = cuts_.data(),
+            .ldo = args.ldo,
+            .epilogue = plan_.epilogue,
+            .hop = striped_.hop,
+            .shape = shape,
+            .stage = marlin_stage(plan_, launch, shape, shape.stage_k),
+            .k = k,
+            .strips = strips,
+            .units = units,
+            .group_units = units / shape.groups,
+            .stage_tiles = shape.stage_k / (launch.warp_rows * kChunkK),
+            .stage_count = (k + shape.stage_k - 1) / shape.stage_k,
+            .warp_rows = launch.warp_rows,
+            .class_shift = log2_of(launch.warp_rows / shape.cluster),
+            .group_shift = groups == 1 ? 31 : log2_of(static_cast<int>(plan_.group)),
+            .number_units = static_cast<int>(weight.numbers.size()) / (groups * strips * 4),
+            .scaled_later = plan_.weight == WeightRule::integer};
+  }
+
   Plan plan_;
   StripedPlan striped_;
   std::vector<MarlinShape> shapes_;
