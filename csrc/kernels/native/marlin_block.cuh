@@ -104,10 +104,9 @@ __device__ inline void fetch_weights(const Stages& stages, const BlockShare& sha
   let_next_kernel_start();
 }
 
-/// Another thread fetches activations.
+/// Another thread fetches activations, which earlier kernels wrote.
 __device__ inline void fetch_activations(const Stages& stages, const BlockShare& share, const CUtensorMap& map) {
   const int chunk_bytes = stages.args.stage.activation_bytes;
-  wait_for_earlier_kernels();
   int k = share.rank * share.classes * kChunkK;
   keep_filled(stages, [&](int tiles, int slot) {
     CopyBarrier& full = stages.full[slot];

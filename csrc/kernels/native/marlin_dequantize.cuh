@@ -25,12 +25,10 @@ struct Pair;
 template <>
 struct Pair<Fp16> {
   using Type = __half2;
-  static constexpr uint32_t kOne = 0x3C003C00u;
 };
 template <>
 struct Pair<Bf16> {
   using Type = __nv_bfloat162;
-  static constexpr uint32_t kOne = 0x3F803F80u;
 };
 
 template <class Number>
@@ -97,6 +95,19 @@ __device__ __forceinline__ void LaneGroup<Bf16>::weights(uint32_t codes, uint32_
     const __nv_bfloat162 number = as_pair<Bf16>(masked_or(codes >> (4 * i), 0x000F000Fu, 0x43004300u));
     out[i] = pair_bits(__hmul2_rn(__hsub2_rn(number, zero[i % 2]), scale[i % 2]));
   }
+}
+
+/// sum = weights (16 columns x 16 k) times activations (16 k x 8 rows) + sum: one step of the unit. As mma.cuh, but free to
+/// be moved by the compiler: it has no effect beside its result.
+__device__ __forceinline__ void step(Fp16, float (&sum)[4], const uint32_t (&w)[4], uint32_t x0, uint32_t x1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3]), "r"(x0), "r"(x1));
+}
+__device__ __forceinline__ void step(Bf16, float (&sum)[4], const uint32_t (&w)[4], uint32_t x0, uint32_t x1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3]), "r"(x0), "r"(x1));
 }
 
 }  // namespace qf::cuda

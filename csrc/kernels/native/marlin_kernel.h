@@ -30,7 +30,6 @@ struct MarlinArgs {
   int class_shift;         // log2 of a block's warp rows
   int group_shift;         // log2 of the group; 31: one group
   int number_units;        // 16-byte units per strip and group: 2, or 3 with zero points
-  bool scaled_later;       // weights enter as integers
 };
 
 /// A launch and the activations as the copy engine sees them: [rows][k], boxes of one chunk's 32 k.

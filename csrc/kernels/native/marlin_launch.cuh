@@ -36,16 +36,18 @@ __global__ void __launch_bounds__(kMarlinThreads, 1)
   if (warp == walkers) {
     if (lane == 0) fetch_weights(stages, share);
   } else if (warp > walkers) {
+    wait_for_earlier_kernels();
     if (lane == 0) fetch_activations(stages, share, activations);
   } else {
     WarpWalk<Number, Rows, Strips, Chains, Zeros> walk(args, share, leaves);
     walk.tell_slices(slices);
     wait_for_earlier_kernels();  // this one writes partial sums and outputs
+    const uint32_t first = shared_address(shared);
     int slot = 0;
     uint32_t parity = 0;
     for (int i = 0; i < stages.count; ++i) {
       stages.full[slot].wait(parity);
-      walk.walk(stages, slot, i * stages.tiles, min((i + 1) * stages.tiles, stages.k_tiles));
+      walk.walk(first + slot * args.stage.bytes, i * stages.tiles, min((i + 1) * stages.tiles, stages.k_tiles));
       __syncwarp();
       if (lane == 0) stages.empty[slot].arrive();
       if (++slot == shape.stages) slot = 0, parity ^= 1;
@@ -105,7 +107,11 @@ void launch(const MarlinLaunch& launch) {
   config.dynamicSmemBytes = static_cast<size_t>(args.shape.shared_bytes);
   config.stream = launch.stream;
   config.attrs = attributes;
+#ifdef QF_NO_PDL
+  config.numAttrs = 1;
+#else
   config.numAttrs = 2;
+#endif
   const auto start = [&](auto* kernel) { 
     check(cudaLaunchKernelEx(&config, kernel, args, launch.activations), "marlin");
   };

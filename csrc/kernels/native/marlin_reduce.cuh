@@ -59,7 +59,7 @@ __device__ inline ClusterLeaves cluster_leaves(const MarlinArgs& args, const Blo
 
 __device__ inline float channel_scale(const MarlinArgs& args, int column) {
   const auto* words = reinterpret_cast<const uint32_t*>(args.numbers) +
-                      static_cast<int64_t>(column / kStripColumns) * args.number_units * 4;
+                      static_cast<int64_t>(args.strips + column / kStripColumns) * args.number_units * 4;
   const uint32_t pair = words[column % 8];
   return widened(args.epilogue.output, static_cast<uint16_t>(column & 8 ? pair >> 16 : pair));
 }

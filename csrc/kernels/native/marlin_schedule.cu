@@ -148,7 +148,7 @@ MarlinShape choose_marlin_shape(const Plan& plan, const StripedLaunch& launch, c
   // Many strips: a warp walks all warp rows of its strips, and no sum leaves it before the slices'.
   const bool many = per_sm >= 8 && (launch.warp_rows == 4) == (shape.row_tiles <= 2);
   shape.chains = many ? launch.warp_rows : 1;
-  shape.cluster = many ? 1 : (launch.rows > 16 ? std::min(4, launch.warp_rows) : 2);
+  shape.cluster = many ? 1 : 2;
   const int classes = many ? 1 : launch.warp_rows / shape.cluster;
   const auto warps = [&](int count, int width) { return ceil_div(count, width) * classes * shape.row_warps; };
   const auto strips_of = [&](int width) {  // of a group: an even share of the SMs, at most what the warps can take

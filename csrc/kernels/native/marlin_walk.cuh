@@ -18,8 +18,22 @@ struct LeafTable {
 __device__ __forceinline__ void load_matrices(uint32_t (&out)[4], uint32_t shared) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-               : "r"(shared)
-               : "memory");
+               : "r"(shared));
+}
+__device__ __forceinline__ uint2 load_words(uint32_t shared) {
+  uint2 out;
+  asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(out.x), "=r"(out.y) : "r"(shared));
+  return out;
+}
+__device__ __forceinline__ uint32_t load_word(uint32_t shared) {
+  uint32_t out;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(out) : "r"(shared));
+  return out;
+}
+__device__ __forceinline__ uint32_t load_half_word(uint32_t shared) {
+  uint16_t out;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(out) : "r"(shared));
+  return out;
 }
 
 /// Rows: tiles of 8 rows. Strips: strips of 16 columns. Chains: warp rows that this warp walks side by side. Zeros:
@@ -28,7 +42,7 @@ template <class Number, int Rows, int Strips, int Chains, bool Zeros>
 class WarpWalk {
  public:
   __device__ WarpWalk(const MarlinArgs& args, const BlockShare& share, const LeafTable& leaves)
-      : args_(args), share_(share), leaves_(leaves) {
+      : rows_(share.rows), group_shift_(args.group_shift), leaves_(leaves) {
     const int warp = static_cast<int>(threadIdx.x) / 32, across = args.shape.group_strips / Strips;
     lane_ = static_cast<int>(threadIdx.x) % 32;
     strip_ = warp % across * Strips;
@@ -41,13 +55,15 @@ class WarpWalk {
       cut_ = cuts[1];
       next_cut_ = cuts + 2;
     }
-    // one lane's address of ldmatrix: row, unit of 8 k
-    row_offset_ = activation_offset(row_ + (lane_ & 7), lane_ >> 3) + class_ * args.stage.activation_bytes;
+    const auto chunk_codes = static_cast<uint32_t>(share.strips * kChunkBytes);
+    const auto chunk_rows = static_cast<uint32_t>(args.stage.activation_bytes);
+    first_ = {args.stage.codes_at + class_ * chunk_codes + strip_ * kChunkBytes + lane_ * 8,
+              activation_offset(row_ + (lane_ & 7), lane_ >> 3) + class_ * chunk_rows,
+              (share.rank * share.classes + class_) * kChunkK};
+    first_number_ = args.stage.numbers_at + strip_ * kNumberBytes + (lane_ >> 2) * 4;
     const int step = Chains > 1 ? 1 : share.classes;  // chunks of a stage from one to the warp's next
-    code_stride_ = step * share.strips * kChunkBytes;
-    row_stride_ = step * args.stage.activation_bytes;
-    k_stride_ = Chains > 1 ? kChunkK : share.tile_k;
-    group_bytes_ = share.strips * kNumberBytes;
+    stride_ = {step * chunk_codes, step * chunk_rows, Chains > 1 ? kChunkK : share.tile_k};
+    group_bytes_ = static_cast<uint32_t>(share.strips * kNumberBytes);
     clear();
   }
   /// For the reduction: how many slices each strip of the block has.
@@ -55,22 +71,18 @@ class WarpWalk {
     if (active_ && row_ == 0 && class_ == 0 && lane_ < Strips) slices[strip_ + lane_] = slices_;
   }
 
-  /// k-tiles [tile, end), all in one stage.
-  __device__ void walk(const Stages& stages, int slot, int tile, int end) {
+  /// k-tiles [tile, end), all in one stage, which lies at `stage`.
+  __device__ void walk(uint32_t stage, int tile, int end) {
     if (!active_) return;
-    Cursor at{stages.codes(slot) + (class_ * share_.strips + strip_) * kChunkBytes + lane_ * 8,
-              shared_address(stages.activations(slot)) + row_offset_,
-              (share_.rank * share_.classes + class_) * kChunkK};
-    const char* numbers = stages.numbers(slot) + strip_ * kNumberBytes;
+    Cursor at{first_.codes + stage, first_.rows + stage, first_.k};
+    const uint32_t numbers = first_number_ + stage;
     while (tile < end) {
       const int stop = min(end, cut_);
-#pragma unroll(Chains > 1 ? 1 : (Rows == 4 ? 2 : 4))
-      for (; tile < stop; ++tile) {
-#pragma unroll
-        for (int chain = 0; chain < Chains; ++chain) {
-          step_chunk(sum_[chain], at, numbers + (at.k >> args_.group_shift) * group_bytes_);
-          at.codes += code_stride_, at.rows += row_stride_, at.k += k_stride_;
-        }
+#pragma unroll 1
+      for (; tile + kTiles <= stop; tile += kTiles) step_chunks<kChunks>(at, numbers);
+      if constexpr (kTiles > 1) {
+#pragma unroll 1
+        for (; tile < stop; ++tile) step_chunks<1>(at, numbers);
       }
       if (tile == cut_) flush();
     }
@@ -78,45 +90,66 @@ class WarpWalk {
 
  private:
   static constexpr int kNumberBytes = (kScaleUnits + (Zeros ? 1 : 0)) * 16;
+  static constexpr int kTiles = Chains > 1 ? 1 : (Rows == 1 ? 4 : 2);  // that are loaded before they are used
+  static constexpr int kChunks = Chains > 1 ? Chains : kTiles;
 
-  /// Where a chunk's operands are; k counts from the start of the stage.
+  /// Where a chunk's operands are in shared memory; k counts from the start of the stage.
   struct Cursor {
-    const char* codes;
-    uint32_t rows;
+    uint32_t codes, rows;
     int k;
   };
-
-  __device__ __forceinline__ void step_chunk(float (&sum)[Strips][Rows][4], const Cursor& at, const char* numbers) {
+  struct Operands {
     uint32_t x[Rows][4];
+    uint2 codes[Strips];
+    uint32_t scales[Strips], zeros[Strips];
+  };
+
+  /// One chunk of every chain, or `Count` chunks of the only one. All loads come first: their latencies overlap.
+  template <int Count>
+  __device__ __forceinline__ void step_chunks(Cursor& at, uint32_t numbers) {
+    Operands operands[Count];
 #pragma unroll
-    for (int j = 0; j < Rows; ++j) load_matrices(x[j], at.rows + 8 * j * kActivationChunkBytes);
+    for (int c = 0; c < Count; ++c) {
+      load(operands[c], at, numbers + static_cast<uint32_t>(at.k >> group_shift_) * group_bytes_);
+      at.codes += stride_.codes, at.rows += stride_.rows, at.k += stride_.k;
+    }
+#pragma unroll
+    for (int c = 0; c < Count; ++c) multiply(sum_[Chains > 1 ? c : 0], operands[c]);
+  }
+  __device__ __forceinline__ void load(Operands& to, const Cursor& at, uint32_t numbers) const {
 #pragma unroll
     for (int i = 0; i < Strips; ++i) {
-      const LaneGroup<Number> group = load_group(numbers + i * kNumberBytes);
-      const uint2 word = *reinterpret_cast<const uint2*>(at.codes + i * kChunkBytes);
-      uint32_t w[4];
-      group.weights(word.x, w);
-#pragma unroll
-      for (int j = 0; j < Rows; ++j) mma(Number{}, sum[i][j], w, {x[j][0], x[j][1]}, sum[i][j]);
-      group.weights(word.y, w);
-#pragma unroll
-      for (int j = 0; j < Rows; ++j) mma(Number{}, sum[i][j], w, {x[j][2], x[j][3]}, sum[i][j]);
+      to.codes[i] = load_words(at.codes + i * kChunkBytes);
+      to.scales[i] = load_word(numbers + i * kNumberBytes);
+      if constexpr (Zeros) {  // half-words after the words
+        to.zeros[i] = load_half_word(numbers - (lane_ >> 2) * 2 + kScaleUnits * 16 + i * kNumberBytes);
+      }
     }
+#pragma unroll
+    for (int j = 0; j < Rows; ++j) load_matrices(to.x[j], at.rows + 8 * j * kActivationChunkBytes);
   }
-  __device__ __forceinline__ LaneGroup<Number> load_group(const char* numbers) const {
-    const int g = lane_ >> 2;
-    LaneGroup<Number> group;
-    group.set_scales(args_.scaled_later ? Pair<Number>::kOne : reinterpret_cast<const uint32_t*>(numbers)[g]);
-    if constexpr (Zeros) {
-      group.set_zeros(reinterpret_cast<const uint16_t*>(numbers + kScaleUnits * 16)[g]);
-    } else {
-      group.set_zeros_to_eight();
+  __device__ __forceinline__ void multiply(float (&sum)[Strips][Rows][4], const Operands& from) {
+#pragma unroll
+    for (int i = 0; i < Strips; ++i) {
+      LaneGroup<Number> group;
+      group.set_scales(from.scales[i]);
+      if constexpr (Zeros) {
+        group.set_zeros(from.zeros[i]);
+      } else {
+        group.set_zeros_to_eight();
+      }
+      uint32_t w[4];
+      group.weights(from.codes[i].x, w);
+#pragma unroll
+      for (int j = 0; j < Rows; ++j) step(Number{}, sum[i][j], w, from.x[j][0], from.x[j][1]);
+      group.weights(from.codes[i].y, w);
+#pragma unroll
+      for (int j = 0; j < Rows; ++j) step(Number{}, sum[i][j], w, from.x[j][2], from.x[j][3]);
     }
-    return group;
   }
 
   /// The end of a slice: its sums (of all warp rows, where this warp has them) go to the table.
-  __device__ void flush() {
+  __device__ __forceinline__ void flush() {
     float* const base = leaves_.at(slice_, class_);
     const int g = lane_ >> 2, t = lane_ & 3;
 #pragma unroll
@@ -126,7 +159,7 @@ class WarpWalk {
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
           const int row = row_ + 8 * j + 2 * t + (q & 1), column = (strip_ + i) * kStripColumns + g + (q & 2) * 4;
-          if (row < share_.rows) base[row * leaves_.pitch + column] = slice_sum(i, j, q);
+          if (row < rows_) base[row * leaves_.pitch + column] = slice_sum(i, j, q);
         }
       }
     }
@@ -155,15 +188,14 @@ class WarpWalk {
           for (int q = 0; q < 4; ++q) sum_[chain][i][j][q] = 0.0f;
   }
 
-  const MarlinArgs& args_;
-  const BlockShare& share_;
+  int rows_, group_shift_;
   LeafTable leaves_;
   int lane_, strip_, row_, class_;
   bool active_;
   int slice_ = 0, slices_ = 0, cut_ = 0;
   const int32_t* next_cut_ = nullptr;
-  int code_stride_, row_stride_, k_stride_, group_bytes_;
-  uint32_t row_offset_;
+  Cursor first_, stride_;
+  uint32_t first_number_, group_bytes_;
   float sum_[Chains][Strips][Rows][4];
 };
 

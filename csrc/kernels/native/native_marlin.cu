@@ -41,6 +41,7 @@ struct NumbersSource {
   const uint16_t* scales;
   int64_t groups, strips;
   int units, zero_shift;
+  uint32_t one;  // not 0: every scale is one
 };
 
 /// One strip and group per thread.
@@ -51,7 +52,8 @@ __global__ void pack_numbers(const NumbersSource from, uint32_t* out) {
   const int64_t at = (strip * from.groups + group) * kStripColumns;
   uint32_t* words = out + i * from.units * 4;
   for (int g = 0; g < 8; ++g) {
-    words[g] = from.scales[at + g] | static_cast<uint32_t>(from.scales[at + g + 8]) << 16;
+    const uint32_t scales = from.scales[at + g] | static_cast<uint32_t>(from.scales[at + g + 8]) << 16;
+    words[g] = from.one != 0 ? from.one : scales;
     if (from.units > kScaleUnits) {
       reinterpret_cast<uint16_t*>(words + kScaleUnits * 4)[g] =
           static_cast<uint16_t>(from.zeros[at + g] | from.zeros[at + g + 8] << (8 + from.zero_shift));
@@ -85,6 +87,11 @@ CUtensorMap activation_map(const GemmArgs& args, const Plan& plan, int rows) {
              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   require(result == CUDA_SUCCESS, "marlin: no map of the activations (CUDA error ", static_cast<int>(result), ")");
   return map;
+}
+
+/// Of the numbers: groups, and a row of ones before the channels' scales.
+int number_rows(const Plan& plan) {
+  return static_cast<int>(plan.k / plan.group) + (plan.weight == WeightRule::integer ? 1 : 0);
 }
 
 int log2_of(int power) { return std::countr_zero(static_cast<unsigned>(power)); }
@@ -155,8 +162,7 @@ class MarlinCall final : public NativeCall {
             .warp_rows = launch.warp_rows,
             .class_shift = log2_of(launch.warp_rows / shape.cluster),
             .group_shift = groups == 1 ? 31 : log2_of(static_cast<int>(plan_.group)),
-            .number_units = static_cast<int>(weight.numbers.size()) / (groups * strips * 4),
-            .scaled_later = plan_.weight == WeightRule::integer};
+            .number_units = static_cast<int>(weight.numbers.size()) / (number_rows(plan_) * strips * 4)};
   }
 
   Plan plan_;
@@ -197,15 +203,23 @@ NativeWeight pack_marlin(const Plan& plan, const DeviceWeight& weight, const All
   NativeWeight out;
   out.n = weight.n, out.k = weight.k, out.group = weight.group;
   out.codes = Buffer<uint32_t>(allocator, static_cast<size_t>(weight.k / 8 * weight.n), stream);
-  out.numbers = Buffer<uint32_t>(allocator, static_cast<size_t>(pairs * units * 4), stream);
+  out.numbers = Buffer<uint32_t>(allocator, static_cast<size_t>(number_rows(plan) * strips * units * 4), stream);
   const auto words = static_cast<int64_t>(out.codes.size());
   const auto blocks = static_cast<unsigned>(std::min<int64_t>((words + kThreads - 1) / kThreads, 1 << 20));
   pack_codes<<<blocks, kThreads, 0, cuda_stream>>>(weight.codes.data(), weight.k, strips, words, out.codes.data());
   check_launch("pack_codes");
-  const NumbersSource numbers{weight.zeros.data(), weight.scales.data(), weight.groups(), strips, units,
-                              weight.format == Format::fp16 ? kUpperZeroShift : 0};
-  pack_numbers<<<static_cast<unsigned>((pairs + kThreads - 1) / kThreads), kThreads, 0, cuda_stream>>>(
-      numbers, out.numbers.data());
+  const bool fp16 = weight.format == Format::fp16;
+  NumbersSource numbers{weight.zeros.data(), weight.scales.data(), weight.groups(), strips, units,
+                        fp16 ? kUpperZeroShift : 0, 0};
+  uint32_t* to = out.numbers.data();
+  const auto number_blocks = static_cast<unsigned>((pairs + kThreads - 1) / kThreads);
+  if (plan.weight == WeightRule::integer) {
+    numbers.one = fp16 ? 0x3C003C00u : 0x3F803F80u;
+    pack_numbers<<<number_blocks, kThreads, 0, cuda_stream>>>(numbers, to);
+    numbers.one = 0;
+    to += pairs * units * 4;
+  }
+  pack_numbers<<<number_blocks, kThreads, 0, cuda_stream>>>(numbers, to);
   check_launch("pack_numbers");
   check(cudaStreamSynchronize(cuda_stream), "pack_marlin");
   return out;
