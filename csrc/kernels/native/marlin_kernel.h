@@ -9,8 +9,7 @@
 namespace qf::cuda {
 
 struct MarlinArgs {
-  const uint4* codes;    // marlin_layout.h
-  const uint4* numbers;  // marlin_layout.h
+  const uint32_t* channel_scales;  // row of `numbers` (marlin_layout.h), where weights enter as integers
   const void* bias;
   void* out;
   float* leaves;  // partial sums in device memory, or null: in shared memory
@@ -22,20 +21,27 @@ struct MarlinArgs {
   Narrow hop;
   MarlinShape shape;
   MarlinStage stage;
-  int k, strips;
+  int strips;
   int units, group_units;  // units of strip_tiles strips: in all, and of the smallest group
-  int stage_tiles;         // k-tiles per stage
-  int stage_count;         // stages of K
-  int warp_rows;           // of the plan
-  int class_shift;         // log2 of a block's warp rows
-  int group_shift;         // log2 of the group; 31: one group
-  int number_units;        // 16-byte units per strip and group: 2, or 3 with zero points
+  int k_tiles, tile_k;
+  int stage_tiles;  // k-tiles per stage
+  int stage_count;  // stages of K
+  int stage_groups;  // groups from stage to stage; 0: one group
+  int classes;      // warp rows of a block
+  int group_shift;  // log2 of the group; 31: one group
+  int number_units;  // 16-byte units per strip and group: 2, or 3 with zero points
 };
 
-/// A launch and the activations as the copy engine sees them: [rows][k], boxes of one chunk's 32 k.
+/// The operands as the copy engine sees them, innermost first; a box is a stage.
+struct MarlinMaps {
+  CUtensorMap activations;  // 32 k, row, warp row, k-tile
+  CUtensorMap codes;        // 64 words, strip, warp row, k-tile
+  CUtensorMap numbers;      // words, strip, group
+};
+
 struct MarlinLaunch {
   MarlinArgs args;
-  CUtensorMap activations;
+  MarlinMaps maps;
   int row_blocks;
   cudaStream_t stream;
 };

@@ -7,50 +7,51 @@
 
 namespace qf::cuda {
 
-template <class Number, int Rows, int Strips, int Chains, bool Zeros>
-__global__ void __launch_bounds__(kMarlinThreads, 1)
-    marlin_kernel(const __grid_constant__ MarlinArgs args, const __grid_constant__ CUtensorMap activations) {
+template <class Number, int Rows, int Strips, bool Zeros>
+__global__ void __launch_bounds__(marlin_threads(Rows, Strips), 1)
+    marlin_kernel(const __grid_constant__ MarlinArgs args, const __grid_constant__ MarlinMaps maps) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   namespace cg = cooperative_groups;
   extern __shared__ char dynamic[];
-  __shared__ CopyBarrier barriers[2 * kMarlinStages];
+  __shared__ uint64_t barriers[2 * kMarlinStages];
   __shared__ int slices[kMarlinStrips];  // of each strip
   char* const shared = dynamic + ((1024 - shared_address(dynamic) % 1024) & 1023);
   const MarlinShape& shape = args.shape;
-  const BlockShare share(args);
-  const Stages stages(args, share, shared, barriers);
+  const Stages stages(args, shared_address(shared), shared_address(barriers));
   const int walkers = static_cast<int>(blockDim.x) / 32 - kFetchingWarps;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   if (threadIdx.x == 0) {
     for (int i = 0; i < shape.stages; ++i) {
-      stages.full[i].init(kFetchingWarps);
-      stages.empty[i].init(walkers);
+      stages.full(i).init(kFetchingWarps);
+      stages.empty(i).init(walkers);
     }
     publish_barriers();
   }
+  const BlockShare share(args);
   __syncthreads();
   float* const mine = args.leaves == nullptr
                           ? reinterpret_cast<float*>(shared + shape.stages * args.stage.bytes)
                           : args.leaves + (static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x) * shape.leaf_floats;
-  const LeafTable leaves{mine, share.rows, shape.group_strips * kStripColumns + 4, Chains > 1 ? 1 : share.classes};
+  const LeafTable leaves{mine, share.rows, shape.group_strips * kStripColumns + 4, shape.leaf_slots};
   if (warp == walkers) {
-    if (lane == 0) fetch_weights(stages, share);
+    if (lane == 0) fetch_weights(args, maps, stages, share);
   } else if (warp > walkers) {
     wait_for_earlier_kernels();
-    if (lane == 0) fetch_activations(stages, share, activations);
+    if (lane == 0) fetch_activations(args, maps, stages, share);
   } else {
-    WarpWalk<Number, Rows, Strips, Chains, Zeros> walk(args, share, leaves);
+    WarpWalk<Number, Rows, Strips, Zeros> walk(args, share, leaves);
     walk.tell_slices(slices);
     wait_for_earlier_kernels();  // this one writes partial sums and outputs
-    const uint32_t first = shared_address(shared);
     int slot = 0;
     uint32_t parity = 0;
-    for (int i = 0; i < stages.count; ++i) {
-      stages.full[slot].wait(parity);
-      walk.walk(first + slot * args.stage.bytes, i * stages.tiles, min((i + 1) * stages.tiles, stages.k_tiles));
+    for (int i = 0, tile = 0; i < stages.count; ++i) {
+      const int end = min(tile + args.stage_tiles, args.k_tiles);
+      stages.full(slot).wait(parity);
+      walk.walk(stages.at(slot), tile, end);
       __syncwarp();
-      if (lane == 0) stages.empty[slot].arrive();
-      if (++slot == shape.stages) slot = 0, parity ^= 1;
+      if (lane == 0) stages.empty(slot).arrive();
+      if (++slot == stages.slots) slot = 0, parity ^= 1;
+      tile = end;
     }
   }
   __syncwarp();
@@ -67,18 +68,17 @@ __global__ void __launch_bounds__(kMarlinThreads, 1)
 /// Calls body(kernel) with the instance of a shape.
 template <class Number, bool Zeros, class Body>
 void with_kernel(const MarlinShape& shape, Body body) {
-  switch (shape.row_tiles * 100 + shape.strip_tiles * 10 + shape.chains) {
-    case 111: return body(&marlin_kernel<Number, 1, 1, 1, Zeros>);
-    case 114: return body(&marlin_kernel<Number, 1, 1, 4, Zeros>);
-    case 211: return body(&marlin_kernel<Number, 2, 1, 1, Zeros>);
-    case 214: return body(&marlin_kernel<Number, 2, 1, 4, Zeros>);
-    case 411: return body(&marlin_kernel<Number, 4, 1, 1, Zeros>);
-    case 412: return body(&marlin_kernel<Number, 4, 1, 2, Zeros>);
-    case 421: return body(&marlin_kernel<Number, 4, 2, 1, Zeros>);
-    case 422: return body(&marlin_kernel<Number, 4, 2, 2, Zeros>);
+  switch (shape.row_tiles * 10 + shape.strip_tiles) {
+    case 11: return body(&marlin_kernel<Number, 1, 1, Zeros>);
+    case 12: return body(&marlin_kernel<Number, 1, 2, Zeros>);
+    case 21: return body(&marlin_kernel<Number, 2, 1, Zeros>);
+    case 22: return body(&marlin_kernel<Number, 2, 2, Zeros>);
+    case 41: return body(&marlin_kernel<Number, 4, 1, Zeros>);
+    case 42: return body(&marlin_kernel<Number, 4, 2, Zeros>);
+    case 82: return body(&marlin_kernel<Number, 8, 2, Zeros>);
     default:
-      throw Error("marlin: no kernel of " + std::to_string(shape.row_tiles) + " row tiles, " +
-                  std::to_string(shape.strip_tiles) + " strips, " + std::to_string(shape.chains) + " chains");
+      throw Error("marlin: no kernel of " + std::to_string(shape.row_tiles) + " row tiles and " +
+                  std::to_string(shape.strip_tiles) + " strips");
   }
 }
 
@@ -107,13 +107,9 @@ void launch(const MarlinLaunch& launch) {
   config.dynamicSmemBytes = static_cast<size_t>(args.shape.shared_bytes);
   config.stream = launch.stream;
   config.attrs = attributes;
-#ifdef QF_NO_PDL
-  config.numAttrs = 1;
-#else
   config.numAttrs = 2;
-#endif
   const auto start = [&](auto* kernel) { 
-    check(cudaLaunchKernelEx(&config, kernel, args, launch.activations), "marlin");
+    check(cudaLaunchKernelEx(&config, kernel, args, launch.maps), "marlin");
   };
   args.number_units > kScaleUnits ? with_kernel<Number, true>(args.shape, start)
                                   : with_kernel<Number, false>(args.shape, start);

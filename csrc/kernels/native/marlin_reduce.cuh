@@ -6,18 +6,19 @@
 
 namespace qf::cuda {
 
-/// The partial sums of a cluster: one table per warp row of the plan (one in all where warps hold all warp rows).
+/// The partial sums of a cluster: one or two warp rows apart, and the sum of the others.
 struct ClusterLeaves {
-  const float* base[4];
-  int slice_stride, pitch, count;
+  const float* base[3];
+  int count;
+  int stride[3];  // from slice to slice
+  int pitch;
 
-  /// Four columns from `at` on.
+  /// Four columns from `at` on: r0 + (r1 + rest), r0 + rest, or rest.
   __device__ float4 slice(int s, int at) const {
-    const int from = s * slice_stride + at;
-    const auto leaf = [&](int q) { return *reinterpret_cast<const float4*>(base[q] + from); };
-    if (count == 4) {
-      const float4 r0 = leaf(0), r1 = leaf(1), r2 = leaf(2), r3 = leaf(3);
-      return add(r0, add(r1, add(r3, r2)));
+    const auto leaf = [&](int q) { return *reinterpret_cast<const float4*>(base[q] + s * stride[q] + at); };
+    if (count == 3) {
+      const float4 r0 = leaf(0), r1 = leaf(1), rest = leaf(2);
+      return add(r0, add(r1, rest));
     }
     return count == 2 ? add(leaf(0), leaf(1)) : leaf(0);
   }
@@ -40,26 +41,24 @@ struct ClusterLeaves {
 
 __device__ inline ClusterLeaves cluster_leaves(const MarlinArgs& args, const BlockShare& share, const LeafTable& mine) {
   namespace cg = cooperative_groups;
-  const int classes = mine.classes;
-  ClusterLeaves all{{}, mine.rows * mine.pitch * classes, mine.pitch, args.shape.chains > 1 ? 1 : args.warp_rows};
+  const int apart = args.shape.cluster == 2 ? args.classes : 0, slot = mine.rows * mine.pitch;
+  const auto table = [&](int rank) -> const float* {
+    if (rank == share.rank) return mine.base;
+    if (args.leaves != nullptr) return mine.base + static_cast<int64_t>(rank - share.rank) * args.shape.leaf_floats;
+    return cg::this_cluster().map_shared_rank(mine.base, static_cast<unsigned>(rank));
+  };
+  ClusterLeaves all{{}, apart + 1, {}, mine.pitch};
 #pragma unroll
-  for (int q = 0; q < 4; ++q) {
-    if (q >= all.count) break;
-    const int rank = q / classes;
-    float* base = mine.base;
-    if (args.leaves != nullptr) {
-      base += static_cast<int64_t>(rank - share.rank) * args.shape.leaf_floats;
-    } else if (rank != share.rank) {
-      base = cg::this_cluster().map_shared_rank(base, static_cast<unsigned>(rank));
-    }
-    all.base[q] = base + q % classes * mine.rows * mine.pitch;
+  for (int q = 0; q < 3; ++q) {
+    const bool rest = q >= apart;
+    all.base[q] = table(rest ? args.shape.cluster - 1 : 0) + (rest ? 0 : q * slot);
+    all.stride[q] = mine.slots * slot;
   }
   return all;
 }
 
 __device__ inline float channel_scale(const MarlinArgs& args, int column) {
-  const auto* words = reinterpret_cast<const uint32_t*>(args.numbers) +
-                      static_cast<int64_t>(args.strips + column / kStripColumns) * args.number_units * 4;
+  const uint32_t* words = args.channel_scales + static_cast<int64_t>(column / kStripColumns) * args.number_units * 4;
   const uint32_t pair = words[column % 8];
   return widened(args.epilogue.output, static_cast<uint16_t>(column & 8 ? pair >> 16 : pair));
 }

@@ -102,66 +102,77 @@ namespace {
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-/// Stages of some 8 KiB, so that the first one arrives early, and as many as fit.
+/// Stages of at least four k-tiles where they are small, and as many as fit.
 void fit_shared_memory(const Plan& plan, const StripedLaunch& launch, const MarlinLimits& limits, MarlinShape& shape) {
   constexpr int kApart = 2048;  // barriers, slice counts, alignment, what the runtime keeps
-  constexpr int kStageBytes = 12288, kEnough = 4;
+  constexpr int kEnough = 4;    // stages in flight
   const int half = limits.shared_bytes / 2 - kApart;  // leaves room for the next launch's block on the same SM
   const int all = limits.shared_bytes - kApart;
   const int blocks = ceil_div(static_cast<int>(plan.k), kStageK);
-  const int block_bytes = marlin_stage(plan, launch, shape, kStageK).bytes;
-  const int count = std::clamp(kStageBytes / block_bytes, 1, std::max(1, blocks / 8));
-  const int leaf_rows = launch.slices * (shape.chains > 1 ? 1 : launch.warp_rows / shape.cluster) * launch.rows;
-  shape.leaf_floats = leaf_rows * (shape.group_strips * kStripColumns + 4);
-  const int most = std::min(ceil_div(blocks, count), kMarlinStages);
-  shape.stage_k = count * kStageK;
-  const int bytes = marlin_stage(plan, launch, shape, shape.stage_k).bytes;
-  shape.leaves_apart = std::min(3, most) * bytes + 4 * int64_t{shape.leaf_floats} > all;
-  const int leaves = shape.leaves_apart ? 0 : 4 * shape.leaf_floats;
-  const auto stages_in = [&](int limit) { return (limit - leaves) / bytes; };
-  shape.stages = std::min(most, stages_in(half) >= std::min(most, kEnough) ? stages_in(half) : stages_in(all));
-  shape.shared_bytes = shape.stages * bytes + leaves + 1024;
-  require(shape.stages > 0, "marlin: ", bytes, " bytes of shared memory needed per stage, the GPU has ",
-          limits.shared_bytes);
+  shape.leaf_slots = shape.cluster == 1 ? 1 : launch.warp_rows / shape.cluster;
+  shape.leaf_floats = launch.slices * shape.leaf_slots * launch.rows * (shape.group_strips * kStripColumns + 4);
+  int leaves = 4 * shape.leaf_floats;
+  const auto try_stage = [&](int count, int least, int limit) {
+    const int bytes = marlin_stage(plan, launch, shape, count * kStageK).bytes;
+    const int wanted = std::min(ceil_div(blocks, count), kMarlinStages);
+    const int stages = std::min(wanted, (limit - leaves) / bytes);
+    if (stages < std::min(wanted, least)) return false;
+    shape.stages = stages;
+    shape.stage_k = count * kStageK;
+    shape.shared_bytes = stages * bytes + leaves + 1024;
+    return true;
+  };
+  shape.leaves_apart = !try_stage(1, 3, all);
+  if (shape.leaves_apart) leaves = 0;
+  for (const int limit : {half, all}) {
+    for (const int count : {4, 2}) {
+      if (count <= blocks && try_stage(count, kEnough, limit)) return;
+    }
+  }
+  require(try_stage(1, 1, all), "marlin: a stage does not fit into ", limits.shared_bytes, " bytes of shared memory");
 }
 
 }  // namespace
 
 MarlinStage marlin_stage(const Plan& plan, const StripedLaunch& launch, const MarlinShape& shape, int stage_k) {
   const int chunks = stage_k / kChunkK / shape.cluster;
-  const int groups = plan.group >= stage_k ? 1 : ceil_div(stage_k, static_cast<int>(plan.group));
+  const int groups = plan.group == plan.k ? 1 : stage_k / static_cast<int>(plan.group);
   MarlinStage stage{};
   stage.activation_bytes = padded_rows(shape) * kActivationChunkBytes;
   stage.codes_at = chunks * stage.activation_bytes;
   stage.numbers_at = stage.codes_at + chunks * shape.group_strips * kChunkBytes;
   const int end = stage.numbers_at + groups * shape.group_strips * (kScaleUnits + 1) * 16;
-  stage.bytes = ceil_div(end, 512) * 512;  // the swizzle's pattern repeats every 512 bytes
+  stage.bytes = ceil_div(end, 1024) * 1024;  // the swizzle's pattern repeats within
   return stage;
 }
 
 MarlinShape choose_marlin_shape(const Plan& plan, const StripedLaunch& launch, const MarlinLimits& limits) {
   const int strips = static_cast<int>(plan.n) / kStripColumns, tiles = ceil_div(launch.rows, 8);
+  const int work = strips * launch.block_count;
   MarlinShape shape{};
-  shape.row_tiles = tiles <= 2 ? tiles : 4;
-  shape.row_warps = ceil_div(tiles, shape.row_tiles);
-  const int per_sm = strips * launch.block_count / limits.sm_count;
-  // Many strips: a warp walks all warp rows of its strips, and no sum leaves it before the slices'.
-  const bool many = per_sm >= 8 && (launch.warp_rows == 4) == (shape.row_tiles <= 2);
-  shape.chains = many ? launch.warp_rows : 1;
+  // Many strips per SM: a block takes all warp rows of its own. Few: two blocks share them, for half the activations.
+  const bool many = work / limits.sm_count >= 8;
   shape.cluster = many ? 1 : 2;
-  const int classes = many ? 1 : launch.warp_rows / shape.cluster;
-  const auto warps = [&](int count, int width) { return ceil_div(count, width) * classes * shape.row_warps; };
-  const auto strips_of = [&](int width) {  // of a group: an even share of the SMs, at most what the warps can take
-    const int most = (kMarlinThreads / 32 - kFetchingWarps) / (classes * shape.row_warps) * width;
-    const int share = ceil_div(strips * launch.block_count * shape.cluster, limits.sm_count);
-    return std::clamp(ceil_div(share, width) * width, width, most);
+  const int classes = launch.warp_rows / shape.cluster;
+  const int share = ceil_div(work * shape.cluster, limits.sm_count);  // strips of a group
+  const auto fill = [&](int row_tiles, int strip_tiles) {
+    shape.row_tiles = row_tiles;
+    shape.row_warps = ceil_div(tiles, row_tiles);
+    shape.strip_tiles = strip_tiles;
+    const int sets = (marlin_threads(row_tiles, strip_tiles) / 32 - kFetchingWarps) / (classes * shape.row_warps);
+    const int most = std::min(std::min(sets, 15) * strip_tiles, kMarlinStrips);  // a set has a barrier of its own
+    const int group = std::clamp(ceil_div(share, strip_tiles) * strip_tiles, strip_tiles, most);
+    shape.groups = ceil_div(strips, group);
+    shape.group_strips = ceil_div(strips / strip_tiles, shape.groups) * strip_tiles;
+    shape.threads = 32 * (shape.group_strips / strip_tiles * classes * shape.row_warps + kFetchingWarps);
+    return shape.threads / 32 - kFetchingWarps;
   };
-  const bool wide = shape.row_tiles == 4 && warps(strips_of(2), 2) >= 8;
-  shape.strip_tiles = wide ? 2 : 1;
-  const int units = strips / shape.strip_tiles;
-  shape.groups = ceil_div(strips, strips_of(shape.strip_tiles));
-  shape.group_strips = ceil_div(units, shape.groups) * shape.strip_tiles;
-  shape.threads = 32 * (warps(shape.group_strips, shape.strip_tiles) + kFetchingWarps);
+  const int row_tiles = tiles <= 2 ? tiles : 4;
+  if (tiles <= 4) {
+    if (fill(row_tiles, 2) < 16) fill(row_tiles, 1);  // too few warps
+  } else if (fill(8, 2) < 8) {
+    if (fill(4, 2) < 8) fill(4, 1);
+  }
   fit_shared_memory(plan, launch, limits, shape);
   return shape;
 }

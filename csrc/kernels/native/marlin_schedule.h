@@ -10,11 +10,12 @@
 namespace qf::cuda {
 
 inline constexpr int kStripColumns = 16;    // columns of the output that a warp's instruction takes
-inline constexpr int kMarlinStages = 10;    // most stretches of k in flight
-inline constexpr int kMarlinStrips = 32;    // most of a block
+inline constexpr int kMarlinStages = 10;  // most stretches of k in flight
+inline constexpr int kMarlinStrips = 32;  // most of a block
+inline constexpr int kFetchingWarps = 2;  // one for weights, one for activations
 
-inline constexpr int kMarlinThreads = 512;  // most of a block
-inline constexpr int kFetchingWarps = 2;    // one for weights, one for activations
+/// Most threads of a block: small tiles leave registers for more warps.
+constexpr int marlin_threads(int row_tiles, int strip_tiles) { return row_tiles * strip_tiles <= 4 ? 896 : 512; }
 
 /// Rows of the output whose trees were made together: at most 64.
 struct RowBlock {
@@ -42,20 +43,20 @@ std::string read_striped_plan(const Plan& plan, StripedPlan* striped);
 
 /// How a launch is spread over a GPU.
 ///
-/// A cluster takes a group of strips over all of K: its blocks share the warp rows, so that partial sums meet in shared
-/// memory. `class_warps` > 1: a warp walks one warp row; 1: a warp walks all of them, each with its own accumulators.
+/// A cluster takes a group of strips over all of K. A warp walks one warp row of its strips; the blocks of a cluster of two
+/// take half of the warp rows each, so that partial sums meet in shared memory.
 struct MarlinShape {
-  int row_tiles;      // tiles of 8 rows per warp: 1, 2, 4
+  int row_tiles;      // tiles of 8 rows per warp: 1, 2, 4, 8
   int row_warps;      // warps side by side over the rows
   int strip_tiles;    // strips per warp: 1, 2
-  int chains;         // warp rows per warp: 1, 2, 4
-  int cluster;        // blocks of a cluster
+  int cluster;        // blocks of a cluster: 1, 2
   int groups;         // groups of strips
   int group_strips;   // strips of the largest group
   int threads;        // of a block; the last two warps fetch
   int stages;         // stretches of k in flight
   int stage_k;        // k of one
   int shared_bytes;   // of a block
+  int leaf_slots;     // partial sums of a slice
   int leaf_floats;    // partial sums of a block
   bool leaves_apart;  // partial sums are in device memory: they do not fit
 };
@@ -64,6 +65,7 @@ struct MarlinShape {
 struct MarlinStage {
   int activation_bytes;      // of one chunk
   int codes_at, numbers_at;  // after the activations
+  int weight_bytes;          // codes and numbers
   int bytes;
 };
 

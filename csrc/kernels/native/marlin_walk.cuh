@@ -6,13 +6,19 @@
 
 namespace qf::cuda {
 
-/// Partial sums of a block: [slice][warp row, where warps hold one each][row][column], rows padded by four.
+/// Partial sums of a block: [slice][slot][row][column], rows padded by four. A slot holds one warp row, or the sum of
+/// several where the plan adds them first.
 struct LeafTable {
   float* base;
-  int rows, pitch, classes;
+  int rows, pitch, slots;
 
-  __device__ float* at(int slice, int warp_row) const { return base + (slice * classes + warp_row) * rows * pitch; }
+  __device__ float* at(int slice, int slot) const { return base + (slice * slots + slot) * rows * pitch; }
 };
+
+/// Waits for the other warps of a set; sets have ids from 1 to 15.
+__device__ __forceinline__ void meet(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 
 /// Four 8 x 8 tiles of 16-bit numbers: the right operands of two instructions, 32 k of 8 rows.
 __device__ __forceinline__ void load_matrices(uint32_t (&out)[4], uint32_t shared) {
@@ -36,18 +42,21 @@ __device__ __forceinline__ uint32_t load_half_word(uint32_t shared) {
   return out;
 }
 
-/// Rows: tiles of 8 rows. Strips: strips of 16 columns. Chains: warp rows that this warp walks side by side. Zeros:
-/// whether zero points are stored; without, they are 8.
-template <class Number, int Rows, int Strips, int Chains, bool Zeros>
+/// Rows: tiles of 8 rows. Strips: strips of 16 columns. Zeros: whether zero points are stored; without, they are 8.
+template <class Number, int Rows, int Strips, bool Zeros>
 class WarpWalk {
  public:
   __device__ WarpWalk(const MarlinArgs& args, const BlockShare& share, const LeafTable& leaves)
-      : rows_(share.rows), group_shift_(args.group_shift), leaves_(leaves) {
+      : rows_(share.rows), group_shift_(args.group_shift), classes_(args.classes), leaves_(leaves) {
     const int warp = static_cast<int>(threadIdx.x) / 32, across = args.shape.group_strips / Strips;
     lane_ = static_cast<int>(threadIdx.x) % 32;
     strip_ = warp % across * Strips;
     row_ = warp / across % args.shape.row_warps * Rows * 8;
-    class_ = Chains > 1 ? 0 : warp / across / args.shape.row_warps;
+    class_ = warp / across / args.shape.row_warps;
+    set_ = 1 + warp % (across * args.shape.row_warps);
+    // the lowest warp rows meet the sum of the others one by one (r0 + (r1 + ...)): those of the first block of two stay
+    // apart until the end
+    chained_ = share.rank + 1 == args.shape.cluster;
     active_ = strip_ < share.strips && row_ < share.rows;
     if (active_) {
       const int32_t* cuts = args.cuts + args.cut_begin[blockIdx.y * args.strips + share.first_strip + strip_];
@@ -55,15 +64,14 @@ class WarpWalk {
       cut_ = cuts[1];
       next_cut_ = cuts + 2;
     }
-    const auto chunk_codes = static_cast<uint32_t>(share.strips * kChunkBytes);
+    const auto chunk_codes = static_cast<uint32_t>(args.shape.group_strips * kChunkBytes);
     const auto chunk_rows = static_cast<uint32_t>(args.stage.activation_bytes);
     first_ = {args.stage.codes_at + class_ * chunk_codes + strip_ * kChunkBytes + lane_ * 8,
               activation_offset(row_ + (lane_ & 7), lane_ >> 3) + class_ * chunk_rows,
-              (share.rank * share.classes + class_) * kChunkK};
+              (share.rank * classes_ + class_) * kChunkK};
     first_number_ = args.stage.numbers_at + strip_ * kNumberBytes + (lane_ >> 2) * 4;
-    const int step = Chains > 1 ? 1 : share.classes;  // chunks of a stage from one to the warp's next
-    stride_ = {step * chunk_codes, step * chunk_rows, Chains > 1 ? kChunkK : share.tile_k};
-    group_bytes_ = static_cast<uint32_t>(share.strips * kNumberBytes);
+    stride_ = {classes_ * chunk_codes, classes_ * chunk_rows, args.tile_k};
+    group_bytes_ = static_cast<uint32_t>(args.shape.group_strips * kNumberBytes);
     clear();
   }
   /// For the reduction: how many slices each strip of the block has.
@@ -79,7 +87,7 @@ class WarpWalk {
     while (tile < end) {
       const int stop = min(end, cut_);
 #pragma unroll 1
-      for (; tile + kTiles <= stop; tile += kTiles) step_chunks<kChunks>(at, numbers);
+      for (; tile + kTiles <= stop; tile += kTiles) step_chunks<kTiles>(at, numbers);
       if constexpr (kTiles > 1) {
 #pragma unroll 1
         for (; tile < stop; ++tile) step_chunks<1>(at, numbers);
@@ -90,8 +98,9 @@ class WarpWalk {
 
  private:
   static constexpr int kNumberBytes = (kScaleUnits + (Zeros ? 1 : 0)) * 16;
-  static constexpr int kTiles = Chains > 1 ? 1 : (Rows == 1 ? 4 : 2);  // that are loaded before they are used
-  static constexpr int kChunks = Chains > 1 ? Chains : kTiles;
+  static constexpr int kTiles = Rows * Strips == 1 ? 4 : (Rows * Strips <= 4 ? 2 : 1);  // loaded before they are used
+
+  static constexpr bool kKeepRows = Rows < 8;  // activations of a chunk fit into registers beside the sums
 
   /// Where a chunk's operands are in shared memory; k counts from the start of the stage.
   struct Cursor {
@@ -99,12 +108,13 @@ class WarpWalk {
     int k;
   };
   struct Operands {
-    uint32_t x[Rows][4];
+    uint32_t x[kKeepRows ? Rows : 1][4];
+    uint32_t rows;  // where x is, if it is not kept
     uint2 codes[Strips];
     uint32_t scales[Strips], zeros[Strips];
   };
 
-  /// One chunk of every chain, or `Count` chunks of the only one. All loads come first: their latencies overlap.
+  /// Chunks of `Count` k-tiles. All loads come first: their latencies overlap.
   template <int Count>
   __device__ __forceinline__ void step_chunks(Cursor& at, uint32_t numbers) {
     Operands operands[Count];
@@ -114,7 +124,7 @@ class WarpWalk {
       at.codes += stride_.codes, at.rows += stride_.rows, at.k += stride_.k;
     }
 #pragma unroll
-    for (int c = 0; c < Count; ++c) multiply(sum_[Chains > 1 ? c : 0], operands[c]);
+    for (int c = 0; c < Count; ++c) multiply(operands[c]);
   }
   __device__ __forceinline__ void load(Operands& to, const Cursor& at, uint32_t numbers) const {
 #pragma unroll
@@ -125,10 +135,15 @@ class WarpWalk {
         to.zeros[i] = load_half_word(numbers - (lane_ >> 2) * 2 + kScaleUnits * 16 + i * kNumberBytes);
       }
     }
+    if constexpr (kKeepRows) {
 #pragma unroll
-    for (int j = 0; j < Rows; ++j) load_matrices(to.x[j], at.rows + 8 * j * kActivationChunkBytes);
+      for (int j = 0; j < Rows; ++j) load_matrices(to.x[j], at.rows + 8 * j * kActivationChunkBytes);
+    } else {
+      to.rows = at.rows;
+    }
   }
-  __device__ __forceinline__ void multiply(float (&sum)[Strips][Rows][4], const Operands& from) {
+  __device__ __forceinline__ void multiply(const Operands& from) {
+    uint32_t w[Strips][2][4];
 #pragma unroll
     for (int i = 0; i < Strips; ++i) {
       LaneGroup<Number> group;
@@ -138,19 +153,40 @@ class WarpWalk {
       } else {
         group.set_zeros_to_eight();
       }
-      uint32_t w[4];
-      group.weights(from.codes[i].x, w);
+      group.weights(from.codes[i].x, w[i][0]);
+      group.weights(from.codes[i].y, w[i][1]);
+    }
 #pragma unroll
-      for (int j = 0; j < Rows; ++j) step(Number{}, sum[i][j], w, from.x[j][0], from.x[j][1]);
-      group.weights(from.codes[i].y, w);
+    for (int j = 0; j < Rows; ++j) {
+      uint32_t x[4];
+      if constexpr (kKeepRows) {
 #pragma unroll
-      for (int j = 0; j < Rows; ++j) step(Number{}, sum[i][j], w, from.x[j][2], from.x[j][3]);
+        for (int q = 0; q < 4; ++q) x[q] = from.x[j][q];
+      } else {
+        load_matrices(x, from.rows + 8 * j * kActivationChunkBytes);
+      }
+#pragma unroll
+      for (int s = 0; s < 2; ++s) {
+#pragma unroll
+        for (int i = 0; i < Strips; ++i) step(Number{}, sum_[i][j], w[i][s], x[2 * s], x[2 * s + 1]);
+      }
     }
   }
 
-  /// The end of a slice: its sums (of all warp rows, where this warp has them) go to the table.
+  /// The end of a slice: its sums go to the table.
   __device__ __forceinline__ void flush() {
-    float* const base = leaves_.at(slice_, class_);
+    float* const to = leaves_.at(slice_, chained_ ? 0 : class_);
+    const int highest = chained_ ? classes_ - 1 : 0, mine = chained_ ? class_ : 0;
+    for (int turn = highest; turn >= 0; --turn) {  // from the highest warp row down
+      if (turn == mine) store_sums(to, turn < highest);
+      if (turn > 0) meet(set_, classes_ * 32);
+    }
+    clear();
+    slice_ += 1;
+    cut_ = slice_ < slices_ ? *next_cut_++ : 0;
+  }
+  /// to = own sums, or own sums + to. The same lane of every warp of a set owns the same outputs.
+  __device__ __forceinline__ void store_sums(float* to, bool add) const {
     const int g = lane_ >> 2, t = lane_ & 3;
 #pragma unroll
     for (int i = 0; i < Strips; ++i) {
@@ -159,44 +195,30 @@ class WarpWalk {
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
           const int row = row_ + 8 * j + 2 * t + (q & 1), column = (strip_ + i) * kStripColumns + g + (q & 2) * 4;
-          if (row < rows_) base[row * leaves_.pitch + column] = slice_sum(i, j, q);
+          float* const at = to + row * leaves_.pitch + column;
+          if (row < rows_) *at = add ? __fadd_rn(sum_[i][j][q], *at) : sum_[i][j][q];
         }
       }
-    }
-    clear();
-    slice_ += 1;
-    cut_ = slice_ < slices_ ? *next_cut_++ : 0;
-  }
-  __device__ __forceinline__ float slice_sum(int i, int j, int q) const {
-    if constexpr (Chains == 4) {
-      const float upper = __fadd_rn(sum_[3][i][j][q], sum_[2][i][j][q]);
-      return __fadd_rn(sum_[0][i][j][q], __fadd_rn(sum_[1][i][j][q], upper));
-    } else if constexpr (Chains == 2) {
-      return __fadd_rn(sum_[0][i][j][q], sum_[1][i][j][q]);
-    } else {
-      return sum_[0][i][j][q];
     }
   }
   __device__ __forceinline__ void clear() {
 #pragma unroll
-    for (int chain = 0; chain < Chains; ++chain)
+    for (int i = 0; i < Strips; ++i)
 #pragma unroll
-      for (int i = 0; i < Strips; ++i)
+      for (int j = 0; j < Rows; ++j)
 #pragma unroll
-        for (int j = 0; j < Rows; ++j)
-#pragma unroll
-          for (int q = 0; q < 4; ++q) sum_[chain][i][j][q] = 0.0f;
+        for (int q = 0; q < 4; ++q) sum_[i][j][q] = 0.0f;
   }
 
-  int rows_, group_shift_;
+  int rows_, group_shift_, classes_;
   LeafTable leaves_;
-  int lane_, strip_, row_, class_;
-  bool active_;
+  int lane_, strip_, row_, class_, set_;
+  bool active_, chained_;
   int slice_ = 0, slices_ = 0, cut_ = 0;
   const int32_t* next_cut_ = nullptr;
   Cursor first_, stride_;
   uint32_t first_number_, group_bytes_;
-  float sum_[Chains][Strips][Rows][4];
+  float sum_[Strips][Rows][4];
 };
 
 }  // namespace qf::cuda

@@ -67,25 +67,32 @@ bool all_eight(const DeviceWeight& weight, void* stream) {
   return std::all_of(zeros.begin(), zeros.end(), [](uint8_t z) { return z == 8; });
 }
 
-/// Activations [m][k], rows lda apart, in boxes of 32 k and `rows` rows, swizzled for ldmatrix.
-CUtensorMap activation_map(const GemmArgs& args, const Plan& plan, int rows) {
+/// An array for the copy engine, innermost dimension first; `strides` in bytes from the second dimension on.
+struct Array {
+  CUtensorMapDataType type;
+  const void* base;
+  std::vector<cuuint64_t> sizes, strides;
+  std::vector<cuuint32_t> box;
+  CUtensorMapSwizzle swizzle;
+};
+
+CUtensorMap tensor_map(const Array& array) {
   using Encode = decltype(&cuTensorMapEncodeTiled);
   static const Encode encode = [] {
     void* found = nullptr;
     cudaDriverEntryPointQueryResult status{};
     check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &status),
           "cuTensorMapEncodeTiled");
+    require(found != nullptr, "the driver has no cuTensorMapEncodeTiled");
     return reinterpret_cast<Encode>(found);
   }();
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(plan.k), static_cast<cuuint64_t>(plan.m)};
-  const cuuint64_t stride = static_cast<cuuint64_t>(args.lda) * 2;
-  const cuuint32_t box[2] = {kChunkK, static_cast<cuuint32_t>(rows)}, steps[2] = {1, 1};
+  const std::vector<cuuint32_t> steps(array.sizes.size(), 1);
   CUtensorMap map{};
   const CUresult result =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, const_cast<void*>(args.activations), sizes, &stride, box, steps,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_64B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  require(result == CUDA_SUCCESS, "marlin: no map of the activations (CUDA error ", static_cast<int>(result), ")");
+      encode(&map, array.type, static_cast<cuuint32_t>(array.sizes.size()), const_cast<void*>(array.base),
+             array.sizes.data(), array.strides.data(), array.box.data(), steps.data(), CU_TENSOR_MAP_INTERLEAVE_NONE,
+             array.swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  require(result == CUDA_SUCCESS, "marlin: no map for the copy engine (CUDA error ", static_cast<int>(result), ")");
   return map;
 }
 
@@ -128,8 +135,9 @@ class MarlinCall final : public NativeCall {
     require(reinterpret_cast<uintptr_t>(args.out) % 8 == 0 && args.ldo % 4 == 0,
             "marlin: rows of the output must lie at multiples of 8 bytes");
     for (size_t i = 0; i < shapes_.size(); ++i) {
-      const MarlinLaunch launch{arguments(i, weight, args, context), activation_map(args, plan_, padded_rows(shapes_[i])),
-                                striped_.launches[i].block_count, static_cast<cudaStream_t>(context.stream)};
+      const MarlinArgs all = arguments(i, weight, args, context);
+      const MarlinLaunch launch{all, maps(i, all, weight, args), striped_.launches[i].block_count,
+                                static_cast<cudaStream_t>(context.stream)};
       (plan_.activations == Format::fp16 ? launch_marlin_fp16 : launch_marlin_bf16)(launch);
     }
   }
@@ -138,10 +146,14 @@ class MarlinCall final : public NativeCall {
   MarlinArgs arguments(size_t i, const NativeWeight& weight, const GemmArgs& args, const NativeContext& context) const {
     const StripedLaunch& launch = striped_.launches[i];
     const MarlinShape& shape = shapes_[i];
-    const int strips = static_cast<int>(plan_.n) / kStripColumns, groups = static_cast<int>(plan_.k / plan_.group);
-    const int units = strips / shape.strip_tiles, k = static_cast<int>(plan_.k);
-    return {.codes = reinterpret_cast<const uint4*>(weight.codes.data()),
-            .numbers = reinterpret_cast<const uint4*>(weight.numbers.data()),
+    const int strips = static_cast<int>(plan_.n) / kStripColumns, k = static_cast<int>(plan_.k);
+    const int units = strips / shape.strip_tiles, tile_k = launch.warp_rows * kChunkK;
+    const int number_units = static_cast<int>(weight.numbers.size()) / (number_rows(plan_) * strips * 4);
+    const bool one_group = plan_.group == plan_.k;
+    MarlinStage stage = marlin_stage(plan_, launch, shape, shape.stage_k);
+    const int stage_groups = one_group ? 1 : shape.stage_k / static_cast<int>(plan_.group);
+    stage.weight_bytes = stage.numbers_at - stage.codes_at + stage_groups * shape.group_strips * number_units * 16;
+    return {.channel_scales = weight.numbers.data() + static_cast<int64_t>(strips) * number_units * 4,
             .bias = args.bias,
             .out = args.out,
             .leaves = shape.leaves_apart ? static_cast<float*>(context.free) : nullptr,
@@ -152,17 +164,41 @@ class MarlinCall final : public NativeCall {
             .epilogue = plan_.epilogue,
             .hop = striped_.hop,
             .shape = shape,
-            .stage = marlin_stage(plan_, launch, shape, shape.stage_k),
-            .k = k,
+            .stage = stage,
             .strips = strips,
             .units = units,
             .group_units = units / shape.groups,
-            .stage_tiles = shape.stage_k / (launch.warp_rows * kChunkK),
+            .k_tiles = k / tile_k,
+            .tile_k = tile_k,
+            .stage_tiles = shape.stage_k / tile_k,
             .stage_count = (k + shape.stage_k - 1) / shape.stage_k,
-            .warp_rows = launch.warp_rows,
-            .class_shift = log2_of(launch.warp_rows / shape.cluster),
-            .group_shift = groups == 1 ? 31 : log2_of(static_cast<int>(plan_.group)),
-            .number_units = static_cast<int>(weight.numbers.size()) / (number_rows(plan_) * strips * 4)};
+            .stage_groups = one_group ? 0 : stage_groups,
+            .classes = launch.warp_rows / shape.cluster,
+            .group_shift = one_group ? 31 : log2_of(static_cast<int>(plan_.group)),
+            .number_units = number_units};
+  }
+  MarlinMaps maps(size_t i, const MarlinArgs& all, const NativeWeight& weight, const GemmArgs& args) const {
+    const auto strips = static_cast<cuuint64_t>(all.strips), warp_rows = static_cast<cuuint64_t>(all.tile_k / kChunkK);
+    const auto tiles = static_cast<cuuint64_t>(all.k_tiles);
+    const auto classes = static_cast<cuuint32_t>(all.classes), stage_tiles = static_cast<cuuint32_t>(all.stage_tiles);
+    const auto columns = static_cast<cuuint32_t>(all.shape.group_strips);
+    const auto words = static_cast<cuuint32_t>(all.number_units * 4);
+    const Array activations{CU_TENSOR_MAP_DATA_TYPE_UINT16, args.activations,
+                            {kChunkK, static_cast<cuuint64_t>(plan_.m), warp_rows, tiles},
+                            {static_cast<cuuint64_t>(args.lda) * 2, kChunkK * 2, warp_rows * kChunkK * 2},
+                            {kChunkK, static_cast<cuuint32_t>(padded_rows(shapes_[i])), classes, stage_tiles},
+                            CU_TENSOR_MAP_SWIZZLE_64B};
+    const Array codes{CU_TENSOR_MAP_DATA_TYPE_UINT32, weight.codes.data(),
+                      {kChunkWords, strips, warp_rows, tiles},
+                      {kChunkBytes, strips * kChunkBytes, warp_rows * strips * kChunkBytes},
+                      {kChunkWords, columns, classes, stage_tiles},
+                      CU_TENSOR_MAP_SWIZZLE_NONE};
+    const Array numbers{CU_TENSOR_MAP_DATA_TYPE_UINT32, weight.numbers.data(),
+                        {words, strips, static_cast<cuuint64_t>(number_rows(plan_))},
+                        {words * 4, strips * words * 4},
+                        {words, columns, static_cast<cuuint32_t>(std::max(1, all.stage_groups))},
+                        CU_TENSOR_MAP_SWIZZLE_NONE};
+    return {tensor_map(activations), tensor_map(codes), tensor_map(numbers)};
   }
 
   Plan plan_;
