@@ -42,17 +42,7 @@ __global__ void __launch_bounds__(marlin_threads(Rows, Strips), 1)
     WarpWalk<Number, Rows, Strips, Zeros> walk(args, share, leaves);
     walk.tell_slices(slices);
     wait_for_earlier_kernels();  // this one writes partial sums and outputs
-    int slot = 0;
-    uint32_t parity = 0;
-    for (int i = 0, tile = 0; i < stages.count; ++i) {
-      const int end = min(tile + args.stage_tiles, args.k_tiles);
-      stages.full(slot).wait(parity);
-      walk.walk(stages.at(slot), tile, end);
-      __syncwarp();
-      if (lane == 0) stages.empty(slot).arrive();
-      if (++slot == stages.slots) slot = 0, parity ^= 1;
-      tile = end;
-    }
+    walk.run(args, stages);
   }
   __syncwarp();
   if (shape.cluster > 1) {
@@ -75,6 +65,7 @@ void with_kernel(const MarlinShape& shape, Body body) {
     case 22: return body(&marlin_kernel<Number, 2, 2, Zeros>);
     case 41: return body(&marlin_kernel<Number, 4, 1, Zeros>);
     case 42: return body(&marlin_kernel<Number, 4, 2, Zeros>);
+    case 81: return body(&marlin_kernel<Number, 8, 1, Zeros>);
     case 82: return body(&marlin_kernel<Number, 8, 2, Zeros>);
     default:
       throw Error("marlin: no kernel of " + std::to_string(shape.row_tiles) + " row tiles and " +

@@ -12,6 +12,7 @@ struct ClusterLeaves {
   int count;
   int stride[3];  // from slice to slice
   int pitch;
+  static constexpr int kAhead = 3;
 
   /// Four columns from `at` on: r0 + (r1 + rest), r0 + rest, or rest.
   __device__ float4 slice(int s, int at) const {
@@ -22,12 +23,23 @@ struct ClusterLeaves {
     }
     return count == 2 ? add(leaf(0), leaf(1)) : leaf(0);
   }
+  /// From the largest k down.
   __device__ float4 sum(int slices, int at, Narrow hop) const {
     float4 sum = slice(slices - 1, at);
     if (slices > 1) sum = rounded(hop, sum);
-    for (int s = slices - 2; s >= 0; --s) {
-      sum = add(slice(s, at), sum);
-      if (s > 0) sum = rounded(hop, sum);
+#pragma unroll 1
+    for (int s = slices - 2; s >= 0; s -= kAhead) {
+      float4 next[kAhead];  // loads of several slices, in flight together
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        if (s >= i) next[i] = slice(s - i, at);
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        if (s < i) break;
+        sum = add(next[i], sum);
+        if (s > i) sum = rounded(hop, sum);
+      }
     }
     return sum;
   }

@@ -106,8 +106,9 @@ int ceil_div(int a, int b) { return (a + b - 1) / b; }
 void fit_shared_memory(const Plan& plan, const StripedLaunch& launch, const MarlinLimits& limits, MarlinShape& shape) {
   constexpr int kApart = 2048;  // barriers, slice counts, alignment, what the runtime keeps
   constexpr int kEnough = 4;    // stages in flight
-  const int half = limits.shared_bytes / 2 - kApart;  // leaves room for the next launch's block on the same SM
   const int all = limits.shared_bytes - kApart;
+  // small blocks leave room for the next launch's on the same SM, which then fetches its weights ahead
+  const int half = shape.threads <= 448 ? limits.shared_bytes / 2 - kApart : all;
   const int blocks = ceil_div(static_cast<int>(plan.k), kStageK);
   shape.leaf_slots = shape.cluster == 1 ? 1 : launch.warp_rows / shape.cluster;
   shape.leaf_floats = launch.slices * shape.leaf_slots * launch.rows * (shape.group_strips * kStripColumns + 4);
@@ -151,27 +152,28 @@ MarlinShape choose_marlin_shape(const Plan& plan, const StripedLaunch& launch, c
   const int work = strips * launch.block_count;
   MarlinShape shape{};
   // Many strips per SM: a block takes all warp rows of its own. Few: two blocks share them, for half the activations.
-  const bool many = work / limits.sm_count >= 8;
-  shape.cluster = many ? 1 : 2;
+  shape.cluster = work / limits.sm_count >= 8 ? 1 : 2;
   const int classes = launch.warp_rows / shape.cluster;
-  const int share = ceil_div(work * shape.cluster, limits.sm_count);  // strips of a group
-  const auto fill = [&](int row_tiles, int strip_tiles) {
+  const int share = ceil_div(work * shape.cluster, limits.sm_count);  // strips of a group, evenly spread
+  /// Whether a block has the warps for its share; where it has not, its groups become smaller.
+  const auto take = [&](int row_tiles, int strip_tiles) {
     shape.row_tiles = row_tiles;
     shape.row_warps = ceil_div(tiles, row_tiles);
     shape.strip_tiles = strip_tiles;
-    const int sets = (marlin_threads(row_tiles, strip_tiles) / 32 - kFetchingWarps) / (classes * shape.row_warps);
-    const int most = std::min(std::min(sets, 15) * strip_tiles, kMarlinStrips);  // a set has a barrier of its own
-    const int group = std::clamp(ceil_div(share, strip_tiles) * strip_tiles, strip_tiles, most);
+    const int warps = marlin_threads(row_tiles, strip_tiles) / 32 - kFetchingWarps;
+    const int most = std::min(warps / (classes * shape.row_warps) * strip_tiles, kMarlinStrips);
+    const int group = std::min(ceil_div(share, strip_tiles) * strip_tiles, most);
     shape.groups = ceil_div(strips, group);
     shape.group_strips = ceil_div(strips / strip_tiles, shape.groups) * strip_tiles;
     shape.threads = 32 * (shape.group_strips / strip_tiles * classes * shape.row_warps + kFetchingWarps);
-    return shape.threads / 32 - kFetchingWarps;
+    return share <= most;
   };
-  const int row_tiles = tiles <= 2 ? tiles : 4;
+  // As many warps as there is room for: they hide each other's latencies. Wider tiles where they would be too many.
   if (tiles <= 4) {
-    if (fill(row_tiles, 2) < 16) fill(row_tiles, 1);  // too few warps
-  } else if (fill(8, 2) < 8) {
-    if (fill(4, 2) < 8) fill(4, 1);
+    const int row_tiles = tiles <= 2 ? tiles : 4;
+    if (!take(row_tiles, 1)) take(row_tiles, 2);
+  } else if (!take(4, 1) && !take(8, 1)) {
+    take(8, 2);
   }
   fit_shared_memory(plan, launch, limits, shape);
   return shape;

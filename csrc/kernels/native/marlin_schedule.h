@@ -14,8 +14,11 @@ inline constexpr int kMarlinStages = 10;  // most stretches of k in flight
 inline constexpr int kMarlinStrips = 32;  // most of a block
 inline constexpr int kFetchingWarps = 2;  // one for weights, one for activations
 
-/// Most threads of a block: small tiles leave registers for more warps.
-constexpr int marlin_threads(int row_tiles, int strip_tiles) { return row_tiles * strip_tiles <= 4 ? 896 : 512; }
+/// Most threads of a block. Shapes that a block runs many warps of make do with 72 registers per thread.
+constexpr int marlin_threads(int row_tiles, int strip_tiles) {
+  const bool many = strip_tiles == 2 ? row_tiles <= 2 : row_tiles >= 4;
+  return many ? 832 : 512;
+}
 
 /// Rows of the output whose trees were made together: at most 64.
 struct RowBlock {

@@ -72,6 +72,8 @@ class WarpWalk {
     first_number_ = args.stage.numbers_at + strip_ * kNumberBytes + (lane_ >> 2) * 4;
     stride_ = {classes_ * chunk_codes, classes_ * chunk_rows, args.tile_k};
     group_bytes_ = static_cast<uint32_t>(args.shape.group_strips * kNumberBytes);
+    keep(first_.codes), keep(first_.rows), keep(first_number_), keep(stride_.codes), keep(stride_.rows);
+    keep(group_bytes_);
     clear();
   }
   /// For the reduction: how many slices each strip of the block has.
@@ -79,26 +81,46 @@ class WarpWalk {
     if (active_ && row_ == 0 && class_ == 0 && lane_ < Strips) slices[strip_ + lane_] = slices_;
   }
 
-  /// k-tiles [tile, end), all in one stage, which lies at `stage`.
-  __device__ void walk(uint32_t stage, int tile, int end) {
-    if (!active_) return;
-    Cursor at{first_.codes + stage, first_.rows + stage, first_.k};
-    const uint32_t numbers = first_number_ + stage;
-    while (tile < end) {
-      const int stop = min(end, cut_);
-#pragma unroll 1
-      for (; tile + kTiles <= stop; tile += kTiles) step_chunks<kTiles>(at, numbers);
-      if constexpr (kTiles > 1) {
-#pragma unroll 1
-        for (; tile < stop; ++tile) step_chunks<1>(at, numbers);
-      }
-      if (tile == cut_) flush();
+  /// All of K, stage by stage. Values that the compiler would compute again from their sources stay in registers.
+  __device__ __forceinline__ void run(const MarlinArgs& args, const Stages& stages) {
+    const int k_tiles = args.k_tiles, stage_tiles = args.stage_tiles;
+    uint32_t data = stages.base, full = stages.barriers, parity = 0, leader = lane_ == 0;
+    keep(data), keep(full), keep(leader);
+    const uint32_t wrap = full + stages.slots * 16;
+    for (int tile = 0; tile < k_tiles;) {
+      const int end = min(tile + stage_tiles, k_tiles);
+      CopyBarrier{full}.wait(parity);
+      if (active_) walk(data, tile, end);
+      __syncwarp();
+      if (leader) CopyBarrier{full + 8}.arrive();
+      tile = end, data += stages.bytes, full += 16;
+      if (full == wrap) full = stages.barriers, data = stages.base, parity ^= 1;
     }
   }
 
  private:
   static constexpr int kNumberBytes = (kScaleUnits + (Zeros ? 1 : 0)) * 16;
   static constexpr int kTiles = Rows * Strips == 1 ? 4 : (Rows * Strips <= 4 ? 2 : 1);  // loaded before they are used
+
+  __device__ __forceinline__ static void keep(uint32_t& value) { asm volatile("" : "+r"(value)); }
+
+  /// k-tiles [tile, end), all in one stage, which lies at `stage`.
+  __device__ __forceinline__ void walk(uint32_t stage, int tile, int end) {
+    Cursor at{first_.codes + stage, first_.rows + stage, first_.k};
+    const uint32_t numbers = first_number_ + stage;
+    do {
+      const int stop = min(end, cut_);
+      int left = stop - tile;
+      tile = stop;
+#pragma unroll 1
+      for (; left >= kTiles; left -= kTiles) step_chunks<kTiles>(at, numbers);
+      if constexpr (kTiles > 1) {
+#pragma unroll 1
+        for (; left > 0; --left) step_chunks<1>(at, numbers);
+      }
+      if (stop == cut_) flush();
+    } while (tile < end);
+  }
 
   static constexpr bool kKeepRows = Rows < 8;  // activations of a chunk fit into registers beside the sums
 
@@ -187,16 +209,20 @@ class WarpWalk {
   }
   /// to = own sums, or own sums + to. The same lane of every warp of a set owns the same outputs.
   __device__ __forceinline__ void store_sums(float* to, bool add) const {
-    const int g = lane_ >> 2, t = lane_ & 3;
+    const int row = row_ + 2 * (lane_ & 3), pitch = leaves_.pitch;
+    float* first = to + row * pitch + strip_ * kStripColumns + (lane_ >> 2);
+    int rows = rows_ - row;
+    asm volatile("" : "+l"(first), "+r"(rows));  // else addresses are made before the walk and take its registers
 #pragma unroll
-    for (int i = 0; i < Strips; ++i) {
+    for (int j = 0; j < Rows; ++j) {
 #pragma unroll
-      for (int j = 0; j < Rows; ++j) {
+      for (int q = 0; q < 2; ++q) {
+        if (8 * j + q >= rows) continue;
+        float* const at = first + (8 * j + q) * pitch;
 #pragma unroll
-        for (int q = 0; q < 4; ++q) {
-          const int row = row_ + 8 * j + 2 * t + (q & 1), column = (strip_ + i) * kStripColumns + g + (q & 2) * 4;
-          float* const at = to + row * leaves_.pitch + column;
-          if (row < rows_) *at = add ? __fadd_rn(sum_[i][j][q], *at) : sum_[i][j][q];
+        for (int i = 0; i < 2 * Strips; ++i) {
+          const float sum = sum_[i / 2][j][i % 2 * 2 + q];
+          at[8 * i] = add ? __fadd_rn(sum, at[8 * i]) : sum;
         }
       }
     }
