@@ -5,10 +5,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from test_cuda_emulator import FAMILIES, assert_equal_bits, problem
 
 from qforensics import kernels
 from qforensics.devices import device
-from test_cuda_emulator import FAMILIES, assert_equal_bits, problem
 from vector_cases import Case, assert_same_bits, cases, parameters
 
 RECORDED = [case for file in ("gptq_marlin", "awq_marlin") for case in cases(file)]
@@ -93,6 +93,19 @@ def test_another_gpus_order() -> None:
     ours = assert_native_equals_cpu(inputs, group_size=128, device="h200")
     other = assert_native_equals_cpu(inputs, group_size=128, device=device("h200").ordered_as("a100"))
     assert (ours.view(np.uint16) != other.view(np.uint16)).any()
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize(("n", "k", "group"), [(512, 1024, 128), (640, 576, 64), (4096, 4096, -1), (18432, 512, 32)])
+def test_one_order_for_every_batch(n: int, k: int, group: int, dtype: str) -> None:
+    """marlin_invariant: a row's bits do not depend on the rows beside it; Marlin's do."""
+    inputs = inputs_of("normal", 130, n, k, group, dtype=dtype)
+    call: dict[str, Any] = {"group_size": group, "device": "h200"}
+    together = assert_native_equals_cpu(inputs, kernel="marlin_invariant", **call).view(np.uint16)
+    for rows in (slice(0, 1), slice(7, 23), slice(60, 124)):
+        part = (inputs[0][rows], *inputs[1:])
+        alone = kernels.emulate("marlin_invariant", *part, executor="native", **call).view(np.uint16)
+        assert (alone == together[rows]).all()
 
 
 def test_another_gpus_unit_is_refused() -> None:

@@ -1,5 +1,5 @@
 // Copies into shared memory that a block does not wait for, on Hopper and later (PTX ISA:
-// cp.async.bulk.tensor, mbarrier, griddepcontrol).
+// cp.async.bulk.tensor, mbarrier, griddepcontrol), and clusters.
 #pragma once
 
 #include <cuda.h>
@@ -38,7 +38,9 @@ struct CopyBarrier {
 };
 
 /// After init, before anybody uses a barrier: makes it known to the copy engine.
-__device__ __forceinline__ void publish_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ __forceinline__ void publish_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
 
 /// One thread's copy of a box of a three- or four-dimensional array whose size, strides and swizzle are the map's. What
 /// lies outside the array becomes zero; the barrier counts the whole box.
@@ -62,6 +64,25 @@ __device__ __forceinline__ void copy_box(uint32_t shared, const CUtensorMap& map
 /// Everything that kernels ahead on the stream wrote is visible from here on. For whole warps.
 __device__ __forceinline__ void wait_for_earlier_kernels() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 /// The next kernel on the stream may start; it waits by itself for what this one writes.
-__device__ __forceinline__ void let_next_kernel_start() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ __forceinline__ void let_next_kernel_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+/// The same place in the shared memory of another block of the cluster.
+__device__ __forceinline__ const float* in_block(const float* shared, int rank) {
+  const float* there;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(shared), "r"(rank));
+  return there;
+}
+/// All threads of all blocks of the cluster; what they wrote before is visible after.
+__device__ __forceinline__ void meet_cluster() {
+  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+/// The same for blocks that only wait for each other: nothing that was written need be visible.
+__device__ __forceinline__ void leave_cluster() {
+  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+  asm volatile("barrier.cluster.wait;" ::: "memory");
+}
 
 }  // namespace qf::cuda

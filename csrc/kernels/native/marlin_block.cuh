@@ -1,10 +1,8 @@
 // A block's share of a launch, and its pipeline of stages in shared memory: two warps fetch, the others walk.
 //
-// A stage holds, of stage_tiles k-tiles, the block's warp rows: activations [k-tile][warp row][row][64 bytes] as the copy
-// engine swizzles them, codes [k-tile][warp row][strip][256 bytes], numbers [group][strip][unit]. One copy each.
+// A stage holds, of stage_tiles k-tiles, the block's warp rows: activations [k-tile][warp row][row][64 bytes] as the
+// copy engine swizzles them, codes [k-tile][warp row][strip][256 bytes], numbers [group][strip][unit]. One copy each.
 #pragma once
-
-#include <cooperative_groups.h>
 
 #include "kernels/native/async_copy.cuh"
 #include "kernels/native/marlin_kernel.h"
@@ -72,7 +70,8 @@ __device__ inline void fetch_weights(const MarlinArgs& args, const MarlinMaps& m
     full.arrive_expecting(static_cast<uint32_t>(args.stage.weight_bytes));
     copy_box(stages.at(slot) + args.stage.codes_at, maps.codes, 0, share.first_strip, share.rank * args.classes,
              stage * args.stage_tiles, full);
-    copy_box(stages.at(slot) + args.stage.numbers_at, maps.numbers, 0, share.first_strip, stage * args.stage_groups, full);
+    copy_box(stages.at(slot) + args.stage.numbers_at, maps.numbers, 0, share.first_strip, stage * args.stage_groups,
+             full);
   });
   let_next_kernel_start();
 }

@@ -1,8 +1,8 @@
 // Eight codes of a word become the left operand of one instruction: RN16((q - z) * s), one rounding.
 //
-// A code in the low mantissa bits of a power of two is a number: 1024 + q in fp16, 128 + q in bf16. Taking 1024 + z from
-// it leaves q - z without error; the multiplication rounds. In fp16 the upper nibble of a byte is used where it lies, as
-// (1024 + 16 q) / 16 - (64 + z), also exact.
+// A code in the low mantissa bits of a power of two is a number: 1024 + q in fp16, 128 + q in bf16. Taking 1024 + z
+// from it leaves q - z without error; the multiplication rounds. In fp16 the upper nibble of a byte is used where it
+// lies, as (1024 + 16 q) / 16 - (64 + z), also exact.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -97,8 +97,8 @@ __device__ __forceinline__ void LaneGroup<Bf16>::weights(uint32_t codes, uint32_
   }
 }
 
-/// sum = weights (16 columns x 16 k) times activations (16 k x 8 rows) + sum: one step of the unit. As mma.cuh, but free to
-/// be moved by the compiler: it has no effect beside its result.
+/// sum = weights (16 columns x 16 k) times activations (16 k x 8 rows) + sum: one step of the unit. As mma.cuh, but
+/// free to be moved by the compiler: it has no effect beside its result.
 __device__ __forceinline__ void step(Fp16, float (&sum)[4], const uint32_t (&w)[4], uint32_t x0, uint32_t x1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])

@@ -24,11 +24,11 @@ struct MarlinArgs {
   int strips;
   int units, group_units;  // units of strip_tiles strips: in all, and of the smallest group
   int k_tiles, tile_k;
-  int stage_tiles;  // k-tiles per stage
-  int stage_count;  // stages of K
+  int stage_tiles;   // k-tiles per stage
+  int stage_count;   // stages of K
   int stage_groups;  // groups from stage to stage; 0: one group
-  int classes;      // warp rows of a block
-  int group_shift;  // log2 of the group; 31: one group
+  int classes;       // warp rows of a block
+  int group_shift;   // log2 of the group; 31: one group
   int number_units;  // 16-byte units per strip and group: 2, or 3 with zero points
 };
 

@@ -11,7 +11,6 @@ template <class Number, int Rows, int Strips, bool Zeros>
 __global__ void __launch_bounds__(marlin_threads(Rows, Strips), 1)
     marlin_kernel(const __grid_constant__ MarlinArgs args, const __grid_constant__ MarlinMaps maps) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  namespace cg = cooperative_groups;
   extern __shared__ char dynamic[];
   __shared__ uint64_t barriers[2 * kMarlinStages];
   __shared__ int slices[kMarlinStrips];  // of each strip
@@ -29,9 +28,10 @@ __global__ void __launch_bounds__(marlin_threads(Rows, Strips), 1)
   }
   const BlockShare share(args);
   __syncthreads();
-  float* const mine = args.leaves == nullptr
-                          ? reinterpret_cast<float*>(shared + shape.stages * args.stage.bytes)
-                          : args.leaves + (static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x) * shape.leaf_floats;
+  float* const mine =
+      args.leaves == nullptr
+          ? reinterpret_cast<float*>(shared + shape.stages * args.stage.bytes)
+          : args.leaves + (static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x) * shape.leaf_floats;
   const LeafTable leaves{mine, share.rows, shape.group_strips * kStripColumns + 4, shape.leaf_slots};
   if (warp == walkers) {
     if (lane == 0) fetch_weights(args, maps, stages, share);
@@ -46,12 +46,12 @@ __global__ void __launch_bounds__(marlin_threads(Rows, Strips), 1)
   }
   __syncwarp();
   if (shape.cluster > 1) {
-    cg::this_cluster().sync();
+    meet_cluster();
   } else {
     __syncthreads();
   }
   reduce_and_store(args, share, cluster_leaves(args, share, leaves), slices);
-  if (shape.cluster > 1) cg::this_cluster().sync();  // shared memory stays until its last reader is done
+  if (shape.cluster > 1) leave_cluster();  // shared memory stays until its last reader is done
 #endif
 }
 
@@ -93,15 +93,14 @@ void launch(const MarlinLaunch& launch) {
   attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = {static_cast<unsigned>(args.shape.groups * args.shape.cluster), static_cast<unsigned>(launch.row_blocks), 1};
+  config.gridDim = {static_cast<unsigned>(args.shape.groups * args.shape.cluster),
+                    static_cast<unsigned>(launch.row_blocks), 1};
   config.blockDim = {static_cast<unsigned>(args.shape.threads), 1, 1};
   config.dynamicSmemBytes = static_cast<size_t>(args.shape.shared_bytes);
   config.stream = launch.stream;
   config.attrs = attributes;
   config.numAttrs = 2;
-  const auto start = [&](auto* kernel) { 
-    check(cudaLaunchKernelEx(&config, kernel, args, launch.maps), "marlin");
-  };
+  const auto start = [&](auto* kernel) { check(cudaLaunchKernelEx(&config, kernel, args, launch.maps), "marlin"); };
   args.number_units > kScaleUnits ? with_kernel<Number, true>(args.shape, start)
                                   : with_kernel<Number, false>(args.shape, start);
 }

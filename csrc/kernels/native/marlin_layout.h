@@ -6,9 +6,9 @@
 //            k = 16 s + 2 t of the chunk
 //   numbers  [k / group][n / 16][unit]         units of 16 bytes per strip and group
 //            units 0, 1: word g = scale of column g | scale of column g + 8, as bits
-//            unit 2, only where some zero point is not 8: half-word g = zero of column g | zero of column g + 8, moved up
-//            by kUpperZeroShift for fp16
-//            where weights enter as integers: one group with scales of one, then one with the channels' scales
+//            unit 2, only where some zero point is not 8: half-word g = zero of column g | zero of column g + 8, moved
+//            up by kUpperZeroShift for fp16 where weights enter as integers: one group with scales of one, then one
+//            with the channels' scales
 //
 // A row of strips lies side by side, so that a block of the kernel fetches its columns of a chunk in one copy.
 #pragma once

@@ -1,4 +1,5 @@
-// From partial sums to outputs: warp rows of a slice, slices from the largest k down, the plan's roundings, the epilogue.
+// From partial sums to outputs: warp rows of a slice, slices from the largest k down, the plan's roundings, the
+// epilogue.
 #pragma once
 
 #include "kernels/emulate/cuda/epilogue.cuh"
@@ -52,12 +53,11 @@ struct ClusterLeaves {
 };
 
 __device__ inline ClusterLeaves cluster_leaves(const MarlinArgs& args, const BlockShare& share, const LeafTable& mine) {
-  namespace cg = cooperative_groups;
   const int apart = args.shape.cluster == 2 ? args.classes : 0, slot = mine.rows * mine.pitch;
   const auto table = [&](int rank) -> const float* {
     if (rank == share.rank) return mine.base;
     if (args.leaves != nullptr) return mine.base + static_cast<int64_t>(rank - share.rank) * args.shape.leaf_floats;
-    return cg::this_cluster().map_shared_rank(mine.base, static_cast<unsigned>(rank));
+    return in_block(mine.base, rank);
   };
   ClusterLeaves all{{}, apart + 1, {}, mine.pitch};
 #pragma unroll

@@ -11,6 +11,7 @@
 namespace qf::cuda {
 namespace {
 
+constexpr int64_t kBlockRows = 64;
 constexpr int kStageK = 128;  // a stage is a multiple of it: whole groups, whole k-tiles
 
 /// Ends of the slices in k-tiles; empty: not a striped tree.
@@ -77,21 +78,30 @@ std::string read_striped_plan(const Plan& plan, StripedPlan* striped) {
   }
   for (const Region& region : plan.regions) {
     const ReadTree& tree = trees[static_cast<size_t>(region.tree)];
-    const int rows = static_cast<int>(region.row_end - region.row_begin);
-    if (rows > 64 || region.column_begin % 64 != 0 || region.column_end % 64 != 0) return "a region is not a tile's";
-    const bool fresh = out.row_blocks.empty() || out.row_blocks.back().begin != region.row_begin;
-    if (fresh) {
-      out.row_blocks.push_back({static_cast<int32_t>(region.row_begin), static_cast<int32_t>(region.row_end)});
+    if (region.column_begin % 64 != 0 || region.column_end % 64 != 0) return "a region is not a tile's";
+    // taller regions than a block takes are cut: rows do not meet
+    const size_t blocks = static_cast<size_t>((region.row_end - region.row_begin + kBlockRows - 1) / kBlockRows);
+    const bool fresh = out.row_blocks.empty() || out.row_blocks.back().end <= region.row_begin;
+    for (int64_t row = region.row_begin; fresh && row < region.row_end; row += kBlockRows) {
+      const auto begin = static_cast<int32_t>(row),
+                 end = static_cast<int32_t>(std::min(region.row_end, row + kBlockRows));
+      add_to_launches(out.launches, static_cast<int>(out.row_blocks.size()), end - begin, tree);
+      out.row_blocks.push_back({begin, end});
       out.cut_begin.resize(out.row_blocks.size() * static_cast<size_t>(strips), -1);
-      add_to_launches(out.launches, static_cast<int>(out.row_blocks.size()) - 1, rows, tree);
     }
-    StripedLaunch& launch = out.launches.back();
-    if (out.row_blocks.back().end != region.row_end || launch.warp_rows != tree.warp_rows) {
+    const size_t first = out.row_blocks.size() - std::min(blocks, out.row_blocks.size());
+    if (out.row_blocks[first].begin != region.row_begin || out.row_blocks.back().end != region.row_end) {
       return "the regions are not in rows of tiles";
     }
-    launch.slices = std::max(launch.slices, tree.slices);
-    const auto row = out.cut_begin.end() - strips;
-    std::fill(row + region.column_begin / kStripColumns, row + region.column_end / kStripColumns, tree.begin);
+    for (StripedLaunch& launch : out.launches) {
+      if (launch.first_block + launch.block_count <= static_cast<int>(first)) continue;
+      if (launch.warp_rows != tree.warp_rows) return "the regions are not in rows of tiles";
+      launch.slices = std::max(launch.slices, tree.slices);
+    }
+    for (size_t block = first; block < out.row_blocks.size(); ++block) {
+      const auto row = out.cut_begin.begin() + static_cast<int64_t>(block) * strips;
+      std::fill(row + region.column_begin / kStripColumns, row + region.column_end / kStripColumns, tree.begin);
+    }
   }
   if (std::count(out.cut_begin.begin(), out.cut_begin.end(), -1) > 0) return "the regions are not in rows of tiles";
   if (striped != nullptr) *striped = std::move(out);

@@ -1,5 +1,5 @@
-// A plan of striped trees (kernels/striped_tree.h) as tables that the kernel walks, and the choice of who does what on a
-// GPU. The tables are the plan; the choice changes no bit.
+// A plan of striped trees (kernels/striped_tree.h) as tables that the kernel walks, and the choice of who does what on
+// a GPU. The tables are the plan; the choice changes no bit.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace qf::cuda {
 
-inline constexpr int kStripColumns = 16;    // columns of the output that a warp's instruction takes
+inline constexpr int kStripColumns = 16;  // columns of the output that a warp's instruction takes
 inline constexpr int kMarlinStages = 10;  // most stretches of k in flight
 inline constexpr int kMarlinStrips = 32;  // most of a block
 inline constexpr int kFetchingWarps = 2;  // one for weights, one for activations
@@ -46,8 +46,8 @@ std::string read_striped_plan(const Plan& plan, StripedPlan* striped);
 
 /// How a launch is spread over a GPU.
 ///
-/// A cluster takes a group of strips over all of K. A warp walks one warp row of its strips; the blocks of a cluster of two
-/// take half of the warp rows each, so that partial sums meet in shared memory.
+/// A cluster takes a group of strips over all of K. A warp walks one warp row of its strips; the blocks of a cluster of
+/// two take half of the warp rows each, so that partial sums meet in shared memory.
 struct MarlinShape {
   int row_tiles;      // tiles of 8 rows per warp: 1, 2, 4, 8
   int row_warps;      // warps side by side over the rows

@@ -54,8 +54,8 @@ class WarpWalk {
     row_ = warp / across % args.shape.row_warps * Rows * 8;
     class_ = warp / across / args.shape.row_warps;
     set_ = 1 + warp % (across * args.shape.row_warps);
-    // the lowest warp rows meet the sum of the others one by one (r0 + (r1 + ...)): those of the first block of two stay
-    // apart until the end
+    // the lowest warp rows meet the sum of the others one by one (r0 + (r1 + ...)): those of the first block of two
+    // stay apart until the end
     chained_ = share.rank + 1 == args.shape.cluster;
     active_ = strip_ < share.strips && row_ < share.rows;
     if (active_) {

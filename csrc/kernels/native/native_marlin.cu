@@ -183,17 +183,20 @@ class MarlinCall final : public NativeCall {
     const auto classes = static_cast<cuuint32_t>(all.classes), stage_tiles = static_cast<cuuint32_t>(all.stage_tiles);
     const auto columns = static_cast<cuuint32_t>(all.shape.group_strips);
     const auto words = static_cast<cuuint32_t>(all.number_units * 4);
-    const Array activations{CU_TENSOR_MAP_DATA_TYPE_UINT16, args.activations,
+    const Array activations{CU_TENSOR_MAP_DATA_TYPE_UINT16,
+                            args.activations,
                             {kChunkK, static_cast<cuuint64_t>(plan_.m), warp_rows, tiles},
                             {static_cast<cuuint64_t>(args.lda) * 2, kChunkK * 2, warp_rows * kChunkK * 2},
                             {kChunkK, static_cast<cuuint32_t>(padded_rows(shapes_[i])), classes, stage_tiles},
                             CU_TENSOR_MAP_SWIZZLE_64B};
-    const Array codes{CU_TENSOR_MAP_DATA_TYPE_UINT32, weight.codes.data(),
+    const Array codes{CU_TENSOR_MAP_DATA_TYPE_UINT32,
+                      weight.codes.data(),
                       {kChunkWords, strips, warp_rows, tiles},
                       {kChunkBytes, strips * kChunkBytes, warp_rows * strips * kChunkBytes},
                       {kChunkWords, columns, classes, stage_tiles},
                       CU_TENSOR_MAP_SWIZZLE_NONE};
-    const Array numbers{CU_TENSOR_MAP_DATA_TYPE_UINT32, weight.numbers.data(),
+    const Array numbers{CU_TENSOR_MAP_DATA_TYPE_UINT32,
+                        weight.numbers.data(),
                         {words, strips, static_cast<cuuint64_t>(number_rows(plan_))},
                         {words * 4, strips * words * 4},
                         {words, columns, static_cast<cuuint32_t>(std::max(1, all.stage_groups))},
@@ -245,8 +248,8 @@ NativeWeight pack_marlin(const Plan& plan, const DeviceWeight& weight, const All
   pack_codes<<<blocks, kThreads, 0, cuda_stream>>>(weight.codes.data(), weight.k, strips, words, out.codes.data());
   check_launch("pack_codes");
   const bool fp16 = weight.format == Format::fp16;
-  NumbersSource numbers{weight.zeros.data(), weight.scales.data(), weight.groups(), strips, units,
-                        fp16 ? kUpperZeroShift : 0, 0};
+  NumbersSource numbers{
+      weight.zeros.data(), weight.scales.data(), weight.groups(), strips, units, fp16 ? kUpperZeroShift : 0, 0};
   uint32_t* to = out.numbers.data();
   const auto number_blocks = static_cast<unsigned>((pairs + kThreads - 1) / kThreads);
   if (plan.weight == WeightRule::integer) {
