@@ -121,3 +121,11 @@ def test_units() -> None:
     with pytest.raises(ValueError, match="unknown input format 'fp12'; one of: fp16, bf16"):
         device("v100").unit("fp12")
     assert repr(device("h200")) == "<DeviceProfile h200: hopper 9.0, 132 SMs>"
+
+
+def test_the_order_of_another_gpu() -> None:
+    both = device("h200").ordered_as("a100")
+    assert (both.sm_count, both.shared_memory_per_block) == (108, 163 * 1024)
+    assert both.unit("bf16") == device("h200").unit("bf16")
+    assert both.name == "h200-ordered-as-a100-sxm4-80gb"
+    assert device("h200").sm_count == 132

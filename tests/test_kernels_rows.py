@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from qforensics import _core
+from qforensics import _core, kernels
 from qforensics.plans import make_plan
 
 N, K, GROUP = 128, 1024, 128
@@ -70,3 +70,23 @@ def test_rows_outside_the_call_are_refused(rows: tuple[int, int]) -> None:
     call = Call("fp32", "fp32", {})
     with pytest.raises(ValueError, match="rows"):
         call.run(call.activations(50), rows)
+
+
+def test_marlin_invariant_rows_do_not_depend_on_the_batch() -> None:
+    """In calls of their own, rows have the bits of a call of 70; Marlin's have not (negative control)."""
+    rng = np.random.default_rng(11)
+    n, k = 6144, 512
+    inputs = (
+        rng.standard_normal((70, k)).astype(np.float16),
+        rng.integers(0, 16, (k, n), dtype=np.uint8),
+        rng.integers(0, 16, (k // GROUP, n), dtype=np.uint8),
+        ((0.5 + rng.random((k // GROUP, n))) / 64).astype(np.float16),
+    )
+    differing = {}
+    for kernel in ("marlin_invariant", "marlin"):
+        call: dict[str, Any] = {"group_size": GROUP, "device": "h200"}
+        together = kernels.emulate(kernel, *inputs, **call).view(np.uint16)
+        alone = [kernels.emulate(kernel, inputs[0][:m], *inputs[1:], **call).view(np.uint16) for m in (1, 5, 17, 64)]
+        differing[kernel] = sum(int((part != together[: len(part)]).sum()) for part in alone)
+    assert differing["marlin_invariant"] == 0
+    assert differing["marlin"] > 0

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "kernels/parts.h"
+#include "kernels/striped_tree.h"
 #include "kernels/table.h"
 
 namespace qf {
@@ -44,39 +45,6 @@ Tile choose_tile(const Problem& p, const DeviceNumbers& device, int64_t rows, in
   return blocks * 4 <= device.sm_count && fits(narrow) ? narrow : *found;
 }
 
-/// Sum of the warp rows of one slice; its node.
-int32_t add_warp_rows(Tree& tree, int32_t first, int64_t warp_rows, Narrow last) {
-  if (warp_rows == 4) {
-    tree.adds.push_back({first + 3, first + 2, Narrow::none});
-    tree.adds.push_back({first + 1, tree.root(), Narrow::none});
-    tree.adds.push_back({first, tree.root(), last});
-  } else {
-    tree.adds.push_back({first, first + 1, last});
-  }
-  return tree.root();
-}
-
-/// The tree of one tile: slices [cut[i], cut[i + 1]) of its k-tiles, `hop` the rounding of a sum handed to the next
-/// block.
-Tree tile_tree(const std::vector<int64_t>& cuts, const Tile& tile, Narrow hop) {
-  const int64_t warp_rows = tile.k / 32;
-  Tree tree;
-  for (size_t s = 0; s + 1 < cuts.size(); ++s) {
-    for (int64_t row = 0; row < warp_rows; ++row) {
-      tree.leaves.push_back({{KWalk{cuts[s] * tile.k + 32 * row, 32, tile.k, cuts[s + 1] - cuts[s]}}});
-    }
-  }
-  int32_t sum = -1;
-  for (size_t s = cuts.size() - 1; s-- > 0;) {  // from the largest k down
-    const bool bottom = sum < 0, top = s == 0;
-    const int32_t first = static_cast<int32_t>(static_cast<int64_t>(s) * warp_rows);
-    const int32_t slice = add_warp_rows(tree, first, warp_rows, bottom && !top ? hop : Narrow::none);
-    if (!bottom) tree.adds.push_back({slice, sum, top ? Narrow::none : hop});
-    sum = tree.root();
-  }
-  return tree;
-}
-
 /// One launch over rows [begin, begin + rows).
 void plan_launch(Plan& plan, const Problem& p, const DeviceNumbers& device, int64_t begin, int64_t rows, Narrow hop) {
   const int64_t row_tiles = std::min<int64_t>(ceil_div(rows, 16), 4);
@@ -100,7 +68,7 @@ void plan_launch(Plan& plan, const Problem& p, const DeviceNumbers& device, int6
     }
     cuts.push_back(k_tiles);
     auto [entry, fresh] = known.try_emplace(cuts, -1);
-    if (fresh) entry->second = intern_tree(plan, tile_tree(cuts, tile, hop));
+    if (fresh) entry->second = intern_tree(plan, striped_tree(cuts, tile.k, hop));
     const int64_t row = t / n_tiles * block_rows, column = t % n_tiles * tile.n;
     add_region(plan, {begin + row, begin + std::min(rows, row + block_rows), column, column + tile.n, entry->second});
   }

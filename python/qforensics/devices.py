@@ -4,7 +4,7 @@ The rows, with the source of each number, are in ``csrc/numerics/device_profiles
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from qforensics import _core
@@ -95,8 +95,27 @@ class DeviceProfile:
 
     def unit(self, dtype: str, *, out: str = "fp32", path: str = "mma") -> DeviceUnit:
         """The unit for one pair of formats; ``ValueError``, saying what this device has, when there is none."""
-        found = _core.find_unit(device=self.name, path=path, dtype=dtype, out=out)
+        found = _core.find_unit(device=self.title, path=path, dtype=dtype, out=out)
         return _device_unit(found)
+
+    def ordered_as(self, other: "DeviceProfile | str") -> "DeviceProfile":
+        """This GPU's matrix units with the order of additions of another: its SM count and shared memory.
+
+        Kernels whose partition of K depends on the SM count (Marlin, Machete) then add as they do on `other`, at the
+        speed of this GPU; the steps themselves stay this GPU's.
+
+        Examples
+        --------
+        >>> device("h200").ordered_as("a100").name
+        'h200-ordered-as-a100-sxm4-80gb'
+        """
+        order = device(other) if isinstance(other, str) else other
+        return replace(
+            self,
+            name=f"{self.name}-ordered-as-{order.name}",
+            sm_count=order.sm_count,
+            shared_memory_per_block=order.shared_memory_per_block,
+        )
 
 
 def _device_unit(row: dict[str, object]) -> DeviceUnit:

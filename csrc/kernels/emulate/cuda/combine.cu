@@ -1,9 +1,8 @@
 #include "kernels/emulate/cuda/combine.h"
 
 #include "base/cuda/check.h"
-#include "kernels/emulate/cuda/narrow.cuh"
+#include "kernels/emulate/cuda/epilogue.cuh"
 #include "kernels/emulate/race_order.h"
-#include "kernels/emulate/round_to_odd.h"
 
 namespace qf::cuda {
 namespace {
@@ -53,21 +52,11 @@ __device__ float race_sum(const Cell& cell, const int16_t* order) {
   return sum;
 }
 
-__device__ float finished(const CombineArgs& args, int column, float sum) {
-  const Narrow narrow = narrow_for(args.epilogue.output);
-  if (args.epilogue.bias == BiasRule::before_rounding) {
-    sum = __fadd_rn(sum, load_number(args.epilogue.output, args.bias, column));
-  }
-  if (args.epilogue.channel_scale) {
-    sum = __fmul_rn(narrowed(narrow, sum), widened(args.scale_format, args.channel_scale[column]));  // exact
-  }
-  if (args.epilogue.bias == BiasRule::fused_scale) {
-    sum = add_to_odd(sum, load_number(args.epilogue.output, args.bias, column));
-  }
-  if (args.epilogue.bias == BiasRule::after_rounding) {
-    sum = __fadd_rn(narrowed(narrow, sum), load_number(args.epilogue.output, args.bias, column));
-  }
-  return sum;
+__device__ float output(const CombineArgs& args, int column, float sum) {
+  const Epilogue& rule = args.epilogue;
+  const float scale = rule.channel_scale ? widened(args.scale_format, args.channel_scale[column]) : 1.0f;
+  const float bias = rule.bias == BiasRule::none ? 0.0f : load_number(rule.output, args.bias, column);
+  return finished(rule, sum, scale, bias);
 }
 
 __global__ void combine_kernel(const CombineArgs args) {
@@ -95,7 +84,7 @@ __global__ void combine_kernel(const CombineArgs args) {
     const int64_t at = static_cast<int64_t>(row - region.row_begin) * columns + column - region.column_begin;
     const Cell cell{region, args.partials + region.partial_begin + at, static_cast<int64_t>(rows) * columns};
     const float sum = region.racing ? race_sum(cell, order[column >> 1 & 1]) : tree_sum(args, cell);
-    store_number(args.epilogue.output, args.out, row * args.ldo + column, finished(args, column, sum));
+    store_number(args.epilogue.output, args.out, row * args.ldo + column, output(args, column, sum));
   }
 }
 
