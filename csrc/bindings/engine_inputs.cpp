@@ -60,7 +60,7 @@ at::Tensor copy_array(const std::string& name, const py::array& array, DType dty
           py::str(static_cast<const py::object&>(found)).cast<std::string>());
   require((array.flags() & py::array::c_style) != 0, name, ": the array must be C-contiguous");
   std::vector<int64_t> shape(array.shape(), array.shape() + array.ndim());
-  at::Tensor out = new_tensor(dtype, shape);
+  at::Tensor out = at::empty(shape, at::TensorOptions().dtype(scalar_type(dtype)));
   std::memcpy(out.data_ptr(), array.data(), static_cast<size_t>(array.nbytes()));
   return out;
 }
