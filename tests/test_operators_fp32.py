@@ -36,6 +36,29 @@ def test_silu() -> None:
     np.testing.assert_allclose(operators.silu_and_mul(x, **FP32), exact, rtol=TIGHT, atol=1e-35)
 
 
+def test_nan_goes_through_as_one_pattern() -> None:
+    x = rng().standard_normal((3, 64)).astype(np.float32)
+    x[0, 7] = np.nan
+    x[1, 5] = np.inf  # inf - inf
+    x[2, 0] = np.array(0xFFC12345, np.uint32).view(np.float32)
+    one = 0x7FFFFFFF  # what a GPU makes
+    w = np.ones(64, np.float32)
+    for found in (operators.log_softmax(x, **FP32), operators.rms_norm(x[::2], w, epsilon=EPSILON, **FP32)):
+        assert (found.view(np.uint32) == one).all()
+    found = operators.silu_and_mul(x, **FP32)
+    assert set(found[np.isnan(found)].view(np.uint32).tolist()) == {one}
+    assert (operators.log_softmax(x.astype(np.float16)).view(np.uint32) == one).all()
+
+
+def test_top_k_ranks_nan_last() -> None:
+    x = np.array([[np.nan, -1, np.nan, -np.inf, 0, -0.0]], np.float32)
+    ids, values = operators.top_k(x, 6)
+    assert ids.tolist() == [[4, 5, 1, 3, 0, 2]]
+    assert np.isnan(values[0, 4:]).all()
+    ids, _ = operators.top_k(np.full((1, 600), np.nan, np.float32), 40)
+    assert ids.tolist() == [list(range(40))]
+
+
 def test_log_softmax() -> None:
     x = (rng().standard_normal((4, 49152)) * 5).astype(np.float32)
     shifted = x.astype(np.float64) - x.max(axis=1, keepdims=True)
@@ -81,6 +104,8 @@ def test_every_definition_has_its_file_and_a_source() -> None:
         assert source
         own = folder / f"{operator}_{definition}.cpp"
         assert own.exists() or (operator, definition) == ("fused_add_rms_norm", "fp32"), own
+        device = folder / "cuda" / f"{operator}_{definition}.cu"
+        assert device.exists() or operator == "attention", device
     assert operators.profiles() == ["vllm-0.21-eager", "fp32"]
     with pytest.raises(_core.CoreError, match="unknown engine profile 'vllm'; one of: vllm"):
         operators.rms_norm(half("weight/model.norm")[None], half("weight/model.norm"), epsilon=1.0, profile="vllm")

@@ -20,13 +20,6 @@ namespace {
 
 #ifdef QF_WITH_CUDA
 
-cuda::Scheme parse_scheme(const std::string& name) {
-  for (const cuda::Scheme scheme : {cuda::Scheme::native, cuda::Scheme::pinned, cuda::Scheme::definition}) {
-    if (name == cuda::scheme_name(scheme)) return scheme;
-  }
-  throw Error("unknown scheme '" + name + "'; one of: native, pinned, definition");
-}
-
 py::dict gpu_info(int index) {
   const cuda::Gpu gpu = cuda::require_gpu(index);
   py::dict out;
@@ -73,7 +66,7 @@ py::array emulate_gemm_cuda(const Plan& plan, const PackedWeight& weight, const 
   const size_t addend_bytes = bias ? static_cast<size_t>(bias->nbytes()) : 0;
   py::gil_scoped_release release;
   const DeviceCall call(plan, weight, x, x_bytes, addend, addend_bytes, out_bytes, workspace);
-  call.run(scheme ? parse_scheme(*scheme) : cuda::plan_scheme(plan, call.own), seed, deterministic);
+  call.run(scheme ? cuda::parse_scheme(*scheme) : cuda::plan_scheme(plan, call.own), seed, deterministic);
   cuda::copy_to_host(host_out, call.out.data(), out_bytes, nullptr);
   return out;
 }
@@ -88,7 +81,7 @@ std::vector<float> time_gemm_cuda(const Plan& plan, const PackedWeight& weight, 
   py::gil_scoped_release release;
   cuda::keep_freed_memory();
   const DeviceCall call(plan, weight, x, x_bytes, nullptr, 0, out_bytes, cuda::kWorkspace);
-  const cuda::Scheme chosen = scheme ? parse_scheme(*scheme) : cuda::plan_scheme(plan, call.own);
+  const cuda::Scheme chosen = scheme ? cuda::parse_scheme(*scheme) : cuda::plan_scheme(plan, call.own);
   return cuda::time_calls(repeats, nullptr, [&] { call.run(chosen, 0, true); });
 }
 
@@ -98,7 +91,7 @@ py::tuple step_test(int products, int fraction_bits, int zero_exponent, bool hal
   const Rounding rounding = half_output ? Rounding::fp16_nearest_even : Rounding::fp32_toward_zero;
   const MatrixUnit unit{products, fraction_bits, rounding, zero_exponent, input_exponent};
   const cuda::StepTestResult result =
-      cuda::run_step_test({unit, parse_scheme(scheme), static_cast<cuda::StepInputs>(inputs), seed, outputs},
+      cuda::run_step_test({unit, cuda::parse_scheme(scheme), static_cast<cuda::StepInputs>(inputs), seed, outputs},
                           cuda::runtime_allocator(), nullptr);
   return py::make_tuple(result.outputs, result.differing, result.expected, result.found);
 }

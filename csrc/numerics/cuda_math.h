@@ -20,23 +20,35 @@ struct ExpParts {
   float scale, mantissa;
 };
 
-QF_HD_INLINE ExpParts cuda_exp_parts(const SfuView& sfu, float x) {
+/// Sfu, here and below: SfuView, or on a device anything with its functions.
+template <class Sfu>
+QF_HD_INLINE ExpParts cuda_exp_parts(const Sfu& sfu, float x) {
   float a = fmaf(x, bits_float(0x3BBB989Du), 0.5f);  // x * log2(e) / 252 + 1/2
-  a = a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f;       // saturate; NaN becomes 0
-  // fma toward minus infinity of a * 252 + (2^23 * 1.5 + 1): the whole part, since the sum's last bit is 1
+  // fma toward minus infinity of a * 252 + (2^23 * 1.5 + 1): the whole part k, since the sum's last bit is 1
+#if defined(__CUDA_ARCH__)
+  const float sum = __fmaf_rd(__saturatef(a), 252.0f, 12582913.0f);  // saturation makes NaN 0
+  const float minus_exponent = __fsub_rn(12583039.0f, sum);          // 126 - k
+  const uint32_t scale = float_bits(sum) << 23;                      // (k + 1) << 23
+#else
+  a = a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f;  // saturate; NaN becomes 0
   const int k = static_cast<int>(static_cast<double>(a) * 252.0);
-  float f = fmaf(x, bits_float(0x3FB8AA3Bu), static_cast<float>(126 - k));
+  const float minus_exponent = static_cast<float>(126 - k);
+  const uint32_t scale = static_cast<uint32_t>(k + 1) << 23;
+#endif
+  float f = fmaf(x, bits_float(0x3FB8AA3Bu), minus_exponent);
   f = fmaf(x, bits_float(0x32A57060u), f);
-  return {bits_float(static_cast<uint32_t>(k + 1) << 23), sfu.ex2(f)};
+  return {bits_float(scale), sfu.ex2(f)};
 }
 
-QF_HD_INLINE float cuda_expf(const SfuView& sfu, float x) {
+template <class Sfu>
+QF_HD_INLINE float cuda_expf(const Sfu& sfu, float x) {
   const ExpParts e = cuda_exp_parts(sfu, x);
   return x != x ? bits_float(kCanonicalNan) : mul_rn(e.mantissa, e.scale);
 }
 
 /// c + expf(x) as compiled: one rounding for the multiplication by the scale and the addition.
-QF_HD_INLINE float cuda_add_exp(const SfuView& sfu, float c, float x) {
+template <class Sfu>
+QF_HD_INLINE float cuda_add_exp(const Sfu& sfu, float c, float x) {
   const ExpParts e = cuda_exp_parts(sfu, x);
   const float sum = fmaf(e.mantissa, e.scale, c);
   return sum != sum ? bits_float(kCanonicalNan) : sum;
@@ -65,7 +77,8 @@ QF_HD_INLINE float cuda_logf(float x) {
 }
 
 /// rsqrtf: subnormal inputs are scaled into range (by 2^24, the result by 2^12).
-QF_HD_INLINE float cuda_rsqrtf(const SfuView& sfu, float x) {
+template <class Sfu>
+QF_HD_INLINE float cuda_rsqrtf(const Sfu& sfu, float x) {
   const bool small = (float_bits(x) & 0x7FFFFFFFu) < 0x00800000u;
   const float y = sfu.rsqrt(small ? x * 0x1p24f : x);
   return small ? y * 0x1p12f : y;

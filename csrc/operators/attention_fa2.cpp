@@ -1,34 +1,10 @@
 // FlashAttention 2 as vLLM 0.21 runs it on GPUs before Hopper: with a paged cache always the split kernel, whose tile
 // is 64 rows by 256 keys (head size 64) or 128 keys (head size 128), also for a single part. From the source; recorded
 // only within one block of keys, where it has the bits of FlashAttention 3.
-#include <cmath>
-#include <limits>
-
 #include "operators/attention_flash.h"
 
 namespace qf {
 namespace {
-
-constexpr uint32_t kLn2 = 0x3F317218u;
-constexpr uint32_t kLog2e = 0x3FB8AA3Bu;
-
-float exp_fast(const SfuView& sfu, float x) {
-  return sfu.ex2(flush_subnormal(flush_subnormal(x) * bits_float(kLog2e)));
-}
-
-float log_sum_fa2(const SfuView& sfu, float scale, float largest, float sum) {
-  return std::fma(flush_subnormal(largest), scale, flush_subnormal(sfu.lg2(sum) * bits_float(kLn2)));
-}
-
-/// Shares exp(l - log of the sum of exp).
-void weigh_fa2(const SfuView& sfu, int64_t head_size, const float* log_sums, int64_t parts, float* weights) {
-  float largest = -std::numeric_limits<float>::infinity();
-  for (int64_t part = 0; part < parts; ++part) largest = std::fmax(largest, log_sums[part]);
-  for (int64_t part = 0; part < parts; ++part) weights[part] = exp_fast(sfu, log_sums[part] - largest);
-  const float sum = butterfly_sum(weights, parts, head_size <= 64 ? 16 : 32);
-  const float total = std::fma(sfu.lg2(sum), bits_float(kLn2), largest);
-  for (int64_t part = 0; part < parts; ++part) weights[part] = exp_fast(sfu, log_sums[part] - total);
-}
 
 BlockRange part_fa2(const AttentionSizes& sizes, const AttentionTile& tile, int64_t /*row_block*/, int64_t part,
                     int64_t parts) {
@@ -37,10 +13,14 @@ BlockRange part_fa2(const AttentionSizes& sizes, const AttentionTile& tile, int6
 
 }  // namespace
 
-void attention_fa2(const OperatorContext& context, const AttentionArgs& args) {
+std::vector<FlashPlan> plan_fa2(const AttentionArgs& args) {
   const FlashPlan plan{fa2_tile(args.head_size), fa2_splits(largest_sizes(args), args.sequence_count), part_fa2,
-                       log_sum_fa2, weigh_fa2};
-  attention_flash(context, args, std::vector<FlashPlan>(static_cast<size_t>(args.sequence_count), plan));
+                       FlashMerge::fa2};
+  return std::vector<FlashPlan>(static_cast<size_t>(args.sequence_count), plan);
+}
+
+void attention_fa2(const OperatorContext& context, const AttentionArgs& args) {
+  attention_flash(context, args, plan_fa2(args));
 }
 
 void attention_fa2_notes(const AttentionArgs& args, Notes& notes) {

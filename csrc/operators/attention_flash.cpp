@@ -18,12 +18,24 @@ struct Item {
   int64_t sequence, kv_head, first_row;
 };
 
+/// weights[part] = share of each part, from the parts' logarithms.
+void weigh(const FlashPlan& plan, const SfuView& sfu, int64_t head_size, const float* log_sums, float* weights) {
+  float largest = -std::numeric_limits<float>::infinity();
+  for (int64_t part = 0; part < plan.parts; ++part) largest = std::fmax(largest, log_sums[part]);
+  for (int64_t part = 0; part < plan.parts; ++part) weights[part] = flash_exp(sfu, log_sums[part] - largest);
+  const float sum = butterfly_sum(weights, plan.parts, flash_merge_lanes(head_size));
+  const float normaliser = flash_normaliser(plan.merge, sfu, largest, sum);
+  for (int64_t part = 0; part < plan.parts; ++part) {
+    weights[part] = flash_share(plan.merge, sfu, log_sums[part], weights[part], normaliser);
+  }
+}
+
 /// Merges the parts of one row: out = sum of weight * part, ascending; parts of weight zero are passed over.
 void combine_row(const FlashPlan& plan, const SfuView& sfu, int64_t head_size, const std::vector<FlashRows>& parts,
                  int64_t row, float* out) {
   float log_sums[128], weights[128];
   for (int64_t part = 0; part < plan.parts; ++part) log_sums[part] = parts[static_cast<size_t>(part)].log_sum(row);
-  plan.weigh(sfu, head_size, log_sums, plan.parts, weights);
+  weigh(plan, sfu, head_size, log_sums, weights);
   std::fill_n(out, head_size, 0.0f);
   for (int64_t part = 0; part < plan.parts; ++part) {
     if (!(weights[part] > 0.0f)) continue;
@@ -47,7 +59,7 @@ void run_item(const OperatorContext& context, const AttentionArgs& args, const F
     const BlockRange blocks = plan.range(sizes, plan.tile, item.first_row / plan.tile.rows, part, plan.parts);
     parts.emplace_back(context, args, sizes, panels, queries);
     parts.back().walk(blocks, plan.tile.keys);
-    parts.back().normalise(plan.parts > 1 ? plan.log_sum : nullptr);
+    parts.back().normalise(plan.parts > 1 ? &plan.merge : nullptr);
   }
   std::vector<float> merged(static_cast<size_t>(args.head_size));
   for (int64_t row = 0; row < count; ++row) {
@@ -78,28 +90,22 @@ AttentionSizes largest_sizes(const AttentionArgs& args) {
   return sizes;
 }
 
-float butterfly_sum(const float* values, int64_t count, int lanes) {
-  float sums[32] = {};
-  for (int lane = 0; lane < lanes; ++lane) {
-    sums[lane] = 0.0f;
-    for (int64_t i = lane; i < count; i += lanes) sums[lane] += values[i];
+void check_flash(const AttentionArgs& args, const std::vector<FlashPlan>& plans, bool lg2) {
+  check_attention(args);
+  require(args.dtype != DType::fp32, "flash attention runs in fp16 or bf16");
+  for (int64_t i = 0; i < args.sequence_count; ++i) {
+    require(plans[static_cast<size_t>(i)].parts == 1 || lg2, "sequence ", i, ": its ", args.sequences[i].keys,
+            " keys are split, which needs the special-function unit's lg2 tables");
   }
-  for (int offset = lanes / 2; offset > 0; offset /= 2) {
-    for (int lane = 0; lane < offset; ++lane) sums[lane] += sums[lane + offset];  // both partners hold the same sum
-  }
-  return sums[0];
 }
 
 void attention_flash(const OperatorContext& context, const AttentionArgs& args, const std::vector<FlashPlan>& plans) {
-  check_attention(args);
-  require(args.dtype != DType::fp32, "flash attention runs in fp16 or bf16");
+  check_flash(args, plans, context.sfu->has_lg2());
   std::vector<std::unique_ptr<KeyValuePanels>> own;
   std::vector<const KeyValuePanels*> panels;
   std::vector<Item> items;
   for (int64_t i = 0; i < args.sequence_count; ++i) {
     const AttentionSequence& sequence = args.sequences[i];
-    require(plans[static_cast<size_t>(i)].parts == 1 || context.sfu->has_lg2(), "sequence ", i, ": its ", sequence.keys,
-            " keys are split, which needs the special-function unit's lg2 tables");
     KeyValuePanels* prepared = sequence.panels;
     if (prepared == nullptr) {
       own.push_back(std::make_unique<KeyValuePanels>(args.kv_heads, args.head_size));

@@ -11,21 +11,26 @@
 #include "operators/attention_panels.h"
 #include "operators/attention_splits.h"
 #include "operators/elements.h"
+#include "operators/flash_merge.h"
 
 namespace qf {
 
 /// What one definition fixes for one sequence of a call.
 struct FlashPlan {
   AttentionTile tile;
-  int64_t parts = 1;
+  int64_t parts = 1;  // <= 128
   /// Key blocks of a part, for the tile that holds a row.
   BlockRange (*range)(const AttentionSizes& sizes, const AttentionTile& tile, int64_t row_block, int64_t part,
                       int64_t parts);
-  /// Logarithm of a part's sum of exponentials, from its largest score and its sum.
-  float (*log_sum)(const SfuView& sfu, float scale, float largest, float sum);
-  /// weights[part] = share of each part, from the parts' logarithms; parts <= 128.
-  void (*weigh)(const SfuView& sfu, int64_t head_size, const float* log_sums, int64_t parts, float* weights);
+  FlashMerge merge;
 };
+
+/// A plan per sequence of the call.
+std::vector<FlashPlan> plan_fa3(const AttentionArgs& args);
+std::vector<FlashPlan> plan_fa2(const AttentionArgs& args);
+
+/// What a call must fulfil besides check_attention; `lg2`: the special-function unit has its lg2 tables.
+void check_flash(const AttentionArgs& args, const std::vector<FlashPlan>& plans, bool lg2);
 
 /// Runs every sequence of the call by its plan.
 void attention_flash(const OperatorContext& context, const AttentionArgs& args, const std::vector<FlashPlan>& plans);
@@ -33,8 +38,5 @@ void attention_flash(const OperatorContext& context, const AttentionArgs& args, 
 AttentionSizes attention_sizes(const AttentionArgs& args, const AttentionSequence& sequence);
 /// Longest query and key lengths of the call.
 AttentionSizes largest_sizes(const AttentionArgs& args);
-
-/// Sum over `lanes` lanes by butterfly (xor lanes / 2, ..., 1); lane t first adds values t, t + lanes, ... from +0.
-float butterfly_sum(const float* values, int64_t count, int lanes);
 
 }  // namespace qf

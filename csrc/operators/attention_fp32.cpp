@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "operators/attention.h"
+#include "operators/elements.h"
 #include "operators/portable_math.h"
 #include "operators/vector_ops.h"
 
@@ -46,7 +47,7 @@ void attend(const VectorOps& ops, const AttentionArgs& args, const AttentionSequ
     for (int64_t d = 0; d < args.head_size; ++d) sums[d] += weight * row[d];
   }
   const float inverse = static_cast<float>(1.0 / total);
-  for (int64_t d = 0; d < args.head_size; ++d) out[d] = sums[d] * inverse;
+  for (int64_t d = 0; d < args.head_size; ++d) out[d] = one_nan(sums[d] * inverse);
 }
 
 }  // namespace

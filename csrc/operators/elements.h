@@ -14,6 +14,9 @@ QF_HD_INLINE float flush_subnormal(float x) {
   return (float_bits(x) & 0x7F800000u) == 0 ? bits_float(float_bits(x) & 0x80000000u) : x;
 }
 
+/// Every NaN as the one that GPUs give: what a CPU makes depends on its operands' bits and on the compiler.
+QF_HD_INLINE float one_nan(float x) { return x != x ? bits_float(kCanonicalNan) : x; }
+
 /// First and second element of a rotated pair (vLLM's kernel as compiled: one product rounded, the other fused).
 QF_HD_INLINE float rotate_first(float x, float y, float cosine, float sine) {
   return fmaf(x, cosine, -mul_rn(y, sine));

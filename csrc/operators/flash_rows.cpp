@@ -36,8 +36,7 @@ FlashQueries load_queries(const OperatorContext& context, const AttentionArgs& a
 FlashRows::FlashRows(const OperatorContext& context, const AttentionArgs& args, const AttentionSizes& sizes,
                      const KeyValuePanels& panels, const FlashQueries& queries)
     : context_(context), args_(args), sizes_(sizes), panels_(panels), queries_(queries) {
-  // The host computes it in double from the float scale.
-  log2_scale_ = static_cast<float>(static_cast<double>(args.scale) * 1.4426950408889634074);
+  log2_scale_ = flash_log2_scale(args.scale);
   const size_t count = static_cast<size_t>(queries.count);
   largest_.assign(count, kMinusInfinity);
   sums_.assign(count * 4, 0.0f);
@@ -128,15 +127,16 @@ void FlashRows::walk(const BlockRange& blocks, int64_t block_keys) {
   }
 }
 
-void FlashRows::normalise(float (*log_sum)(const SfuView& sfu, float scale, float largest, float sum)) {
+void FlashRows::normalise(const FlashMerge* merge) {
   for (int64_t row = 0; row < queries_.count; ++row) {
     const float* quad = sums_.data() + row * 4;
     const float sum = quad_total(quad);
     if (sum == 0.0f) continue;  // a part without visible keys: its output stays 0, its logarithm -inf
     vector_ops(context_.isa)
         .scale_flushed(output_.data() + row * sizes_.head_size, sizes_.head_size, context_.sfu->rcp(sum));
-    if (log_sum == nullptr) continue;
-    log_sums_[static_cast<size_t>(row)] = log_sum(*context_.sfu, args_.scale, largest_[static_cast<size_t>(row)], sum);
+    if (merge == nullptr) continue;
+    log_sums_[static_cast<size_t>(row)] =
+        flash_log_sum(*merge, *context_.sfu, args_.scale, largest_[static_cast<size_t>(row)], sum);
   }
 }
 

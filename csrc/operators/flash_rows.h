@@ -6,6 +6,7 @@
 #include "operators/attention.h"
 #include "operators/attention_panels.h"
 #include "operators/attention_splits.h"
+#include "operators/flash_merge.h"
 
 namespace qf {
 
@@ -28,8 +29,8 @@ class FlashRows {
 
   /// Blocks of `block_keys` keys, from blocks.last - 1 down to blocks.first.
   void walk(const BlockRange& blocks, int64_t block_keys);
-  /// Divides by the sums; log_sum as in FlashPlan, or null where there are no other parts to be weighed against.
-  void normalise(float (*log_sum)(const SfuView& sfu, float scale, float largest, float sum));
+  /// Divides by the sums; merge: how the parts are weighed, or null where there are no others.
+  void normalise(const FlashMerge* merge);
 
   const float* output(int64_t row) const { return output_.data() + row * sizes_.head_size; }
   float log_sum(int64_t row) const { return log_sums_[static_cast<size_t>(row)]; }

@@ -1,5 +1,6 @@
 // Log-softmax in fp32, the sum of exponentials in double.
 #include "base/error.h"
+#include "operators/elements.h"
 #include "operators/log_softmax.h"
 #include "operators/portable_math.h"
 #include "operators/vector_ops.h"
@@ -15,7 +16,7 @@ void log_softmax_fp32(const OperatorContext& context, const LogSoftmaxArgs& args
     double total = 0.0;
     for (int64_t i = 0; i < args.columns; ++i) total += static_cast<double>(portable_exp(x[i] - largest));
     const float log_sum = portable_log(static_cast<float>(total));
-    for (int64_t i = 0; i < args.columns; ++i) out[i] = (x[i] - largest) - log_sum;
+    for (int64_t i = 0; i < args.columns; ++i) out[i] = one_nan((x[i] - largest) - log_sum);
   });
 }
 

@@ -4,36 +4,19 @@
 
 #include "numerics/cuda_math.h"
 #include "operators/block_reduce.h"
+#include "operators/elements.h"
 #include "operators/log_softmax.h"
+#include "operators/softmax_reading.h"
 #include "operators/vector_ops.h"
 
 namespace qf {
 namespace {
 
-constexpr int kThreads = 1024;
-constexpr int64_t kSharedBytes = 48 * 1024 - kThreads / kWarp * 4;  // of a row that a block can cache
-constexpr int64_t kRegisters = 9;  // rounds of a row of fp32 numbers, one per thread, that registers can hold
+constexpr int kThreads = kSoftmaxThreads;
 constexpr int64_t kSmallest = 2048;
 
-/// How the threads share a row's elements.
-struct Reading {
-  int64_t vector;      // elements of a vector: 16 bytes
-  int64_t unaligned;   // elements before the first ones that vectors read, one per thread
-  int64_t first_lane;  // thread of the first of those
-  int64_t vectors;     // elements after them that are read as vectors; the rest one per thread and round
-};
-
-Reading reading(DType dtype, int64_t row, int64_t columns) {
-  const int64_t bytes = dtype == DType::fp16 ? 2 : 4, vector = 16 / bytes, round = kThreads * vector;
-  if (bytes == 4 && columns <= kRegisters * kThreads) return {1, 0, 0, columns};
-  if (columns % vector == 0 && columns < kSharedBytes / bytes) return {vector, 0, 0, columns};
-  const int64_t shift = row * columns % vector;  // rows lie one after the other from an aligned address on
-  const int64_t unaligned = shift > 0 ? std::min(columns, kThreads - shift) : 0;
-  return {vector, unaligned, shift, (columns - unaligned) / round * round};
-}
-
 /// Sum of exp(x - largest): each thread's over what it reads, then two rounds of warp shuffles.
-float exp_sum(const OperatorContext& context, const float* x, float largest, int64_t columns, const Reading& how) {
+float exp_sum(const OperatorContext& context, const float* x, float largest, int64_t columns, const SoftmaxReading& how) {
   const VectorOps& ops = vector_ops(context.isa);
   const auto scale = scratch(kThreads * how.vector), mantissa = scratch(kThreads * how.vector);
   float partial[kThreads] = {};
@@ -61,9 +44,9 @@ void log_softmax_torch(const OperatorContext& context, const LogSoftmaxArgs& arg
     float* out = args.out + row * args.columns;
     ops.widen(args.dtype, static_cast<const uint16_t*>(args.logits) + row * args.stride, args.columns, out);
     const float largest = ops.max(out, args.columns);
-    const float log_sum =
-        cuda_logf(exp_sum(context, out, largest, args.columns, reading(args.dtype, row, args.columns)));
-    for (int64_t i = 0; i < args.columns; ++i) out[i] = (out[i] - largest) - log_sum;
+    const SoftmaxReading how = softmax_reading(args.dtype, row, args.columns);
+    const float log_sum = cuda_logf(exp_sum(context, out, largest, args.columns, how));
+    for (int64_t i = 0; i < args.columns; ++i) out[i] = one_nan((out[i] - largest) - log_sum);
   });
 }
 

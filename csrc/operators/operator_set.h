@@ -20,6 +20,7 @@ namespace qf {
 
 template <class Args>
 struct Definition {
+  using Arguments = Args;
   std::string_view name;
   void (*run)(const OperatorContext& context, const Args& args) = nullptr;
   void (*notes)(const Args& args, Notes& notes) = nullptr;

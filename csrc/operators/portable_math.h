@@ -29,8 +29,9 @@ QF_HD_INLINE float portable_exp(float x) {
   return mul_rn(mul_add(p, r, 1.0f), exp2_int(static_cast<int>(n)));
 }
 
-/// Natural logarithm of a normal positive number: by the series of atanh, relative error below 2^-21.
+/// Natural logarithm of a normal positive number, NaN of NaN: by the series of atanh, relative error below 2^-21.
 QF_HD_INLINE float portable_log(float x) {
+  if (x != x) return x;
   const uint32_t offset = (float_bits(x) - 0x3F3504F3u) & 0xFF800000u;  // significand into [sqrt(1/2), sqrt(2))
   const float m = bits_float(float_bits(x) - offset);
   const float exponent = static_cast<float>(static_cast<int32_t>(offset) >> 23);

@@ -1,6 +1,7 @@
 // RMS norm in fp32: sums in double, one division and one square root.
 #include <cmath>
 
+#include "operators/elements.h"
 #include "operators/rms_norm.h"
 
 namespace qf {
@@ -11,7 +12,7 @@ void norm_row(const float* x, const float* weight, int64_t columns, float epsilo
   for (int64_t i = 0; i < columns; ++i) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);
   const double mean = total / static_cast<double>(columns);
   const float s = static_cast<float>(1.0 / std::sqrt(mean + static_cast<double>(epsilon)));
-  for (int64_t i = 0; i < columns; ++i) out[i] = x[i] * s * weight[i];
+  for (int64_t i = 0; i < columns; ++i) out[i] = one_nan(x[i] * s * weight[i]);
 }
 
 }  // namespace
@@ -30,7 +31,7 @@ void fused_add_rms_norm_fp32(const OperatorContext& context, const FusedAddRmsNo
     const float* x = static_cast<const float*>(args.x) + offset;
     const float* residual = static_cast<const float*>(args.residual) + offset;
     float* sum = static_cast<float*>(args.residual_out) + offset;
-    for (int64_t i = 0; i < args.columns; ++i) sum[i] = x[i] + residual[i];
+    for (int64_t i = 0; i < args.columns; ++i) sum[i] = one_nan(x[i] + residual[i]);
     norm_row(sum, static_cast<const float*>(args.weight), args.columns, args.epsilon,
              static_cast<float*>(args.out) + offset);
   });

@@ -1,4 +1,5 @@
 // Rotary embedding in fp32, with an fp32 cache.
+#include "operators/elements.h"
 #include "operators/rotary.h"
 
 namespace qf {
@@ -14,8 +15,8 @@ void rotary_fp32(const OperatorContext& context, const RotaryArgs& args) {
       float* y = x + half;
       for (int64_t i = 0; i < half; ++i) {
         const float turned = x[i] * cosine[i] - y[i] * sine[i];
-        y[i] = y[i] * cosine[i] + x[i] * sine[i];
-        x[i] = turned;
+        y[i] = one_nan(y[i] * cosine[i] + x[i] * sine[i]);
+        x[i] = one_nan(turned);
       }
     }
   });

@@ -1,6 +1,7 @@
 // silu(gate) * up in fp32.
 #include <cmath>
 
+#include "operators/elements.h"
 #include "operators/portable_math.h"
 #include "operators/silu_and_mul.h"
 
@@ -14,7 +15,7 @@ void silu_and_mul_fp32(const OperatorContext& context, const SiluAndMulArgs& arg
     for (int64_t i = 0; i < args.columns; ++i) {
       const float e = portable_exp(-std::fabs(gate[i]));  // sigmoid from the side that cannot overflow
       const float sigmoid = (gate[i] >= 0.0f ? 1.0f : e) / (1.0f + e);
-      out[i] = gate[i] * sigmoid * up[i];
+      out[i] = one_nan(gate[i] * sigmoid * up[i]);
     }
   });
 }

@@ -1,4 +1,4 @@
-// The k largest logprobs of a row, and those of requested ids, in the order of trace.LogprobRows.
+// The k largest logprobs of a row, in the order of trace.LogprobRows.
 #pragma once
 
 #include "operators/context.h"
@@ -10,7 +10,7 @@ struct TopKArgs {
   int64_t rows;
   int64_t columns;
   int64_t k;      // <= columns
-  int32_t* ids;   // [rows][k]: value descending, equal values by ascending id
+  int32_t* ids;   // [rows][k]: value descending, equal values by ascending id; NaN below all numbers
   float* values;  // [rows][k]
 };
 

@@ -3,6 +3,7 @@
 Arrays are float16, ``ml_dtypes.bfloat16`` or, for the ``fp32`` profile, float32. Every function takes `profile` (an
 engine profile) and `compute_major` (the first number of the compute capability of the GPU it stands for); the
 definitions that the two choose are in ``csrc/operators/profiles.def``. `definition` picks one by name instead.
+`executor` is "cpu", or "cuda": the first GPU of this machine, with the same bits.
 """
 
 import functools
@@ -31,14 +32,21 @@ __all__ = [
 ]
 
 PROFILE = "vllm-0.21-eager"
+_EXECUTORS = ("cpu", "cuda")
 
 
 @functools.cache
 def _runtime(
-    operator: str, definition: str | None, profile: str, compute_major: int, isa: str | None
+    operator: str, definition: str | None, profile: str, compute_major: int, isa: str | None, executor: str = "cpu"
 ) -> "_core.OperatorRuntime":
+    if executor not in _EXECUTORS:
+        raise ValueError(f"unknown executor {executor!r}; one of: {', '.join(_EXECUTORS)}")
     tables = None if profile == "fp32" else sfu_tables(lg2=operator == "attention")
-    runtime = _core.OperatorRuntime(profile, compute_major, tables, isa or _core.best_isa(), 1)
+    if executor == "cuda":
+        _core.gpu_info(0)  # says what is missing
+        runtime = _core.DeviceOperatorRuntime(profile, compute_major, tables, own_sfu=True)
+    else:
+        runtime = _core.OperatorRuntime(profile, compute_major, tables, isa or _core.best_isa(), 1)
     if definition is not None:
         runtime.choose(operator, definition)
     return runtime
@@ -65,11 +73,11 @@ def definitions() -> list[tuple[str, str, str]]:
 
 
 def embedding(
-    table: ArrayLike, ids: ArrayLike, *, profile: str = PROFILE, compute_major: int = 9
+    table: ArrayLike, ids: ArrayLike, *, profile: str = PROFILE, compute_major: int = 9, executor: str = "cpu"
 ) -> "NDArray[np.generic]":
     """Rows of `table` [vocabulary, columns] at `ids` [rows]."""
     name, bits = _named("table", table)
-    run = _runtime("embedding", None, profile, compute_major, None)
+    run = _runtime("embedding", None, profile, compute_major, None, executor)
     return _values(name, run.embedding(name, bits, integers("ids", ids)))
 
 
@@ -82,11 +90,13 @@ def rms_norm(
     compute_major: int = 9,
     definition: str | None = None,
     isa: str | None = None,
+    executor: str = "cpu",
 ) -> "NDArray[np.generic]":
     """RMS norm of the last axis of `x` [rows, columns] or [tokens, heads, columns] (the per-head norm of Qwen3)."""
     name, bits = _named("x", x)
     w = to_bits("weight", weight, DTYPES[name])
-    return _values(name, _runtime("rms_norm", definition, profile, compute_major, isa).rms_norm(name, bits, w, epsilon))
+    run = _runtime("rms_norm", definition, profile, compute_major, isa, executor)
+    return _values(name, run.rms_norm(name, bits, w, epsilon))
 
 
 def fused_add_rms_norm(
@@ -99,12 +109,13 @@ def fused_add_rms_norm(
     compute_major: int = 9,
     definition: str | None = None,
     isa: str | None = None,
+    executor: str = "cpu",
 ) -> tuple["NDArray[np.generic]", "NDArray[np.generic]"]:
     """RMS norm of `x` + `residual` (both [rows, columns]), and that sum, the new residual."""
     name, bits = _named("x", x)
     r = to_bits("residual", residual, DTYPES[name])
     w = to_bits("weight", weight, DTYPES[name])
-    run = _runtime("fused_add_rms_norm", definition, profile, compute_major, isa)
+    run = _runtime("fused_add_rms_norm", definition, profile, compute_major, isa, executor)
     out, total = run.fused_add_rms_norm(name, bits, r, w, epsilon)
     return _values(name, out), _values(name, total)
 
@@ -119,11 +130,12 @@ def rotary_cache(
     profile: str = PROFILE,
     compute_major: int = 9,
     definition: str | None = None,
+    executor: str = "cpu",
 ) -> "NDArray[np.generic]":
     """Cosines and sines [positions, head_size]; `llama3`: factor, low and high frequency factor, original positions."""
     name = FORMATS[np.dtype(dtype)]
     factor, low, high, original = llama3 or (1.0, 1.0, 4.0, 8192)
-    run = _runtime("rotary_cache", definition, profile, compute_major, None)
+    run = _runtime("rotary_cache", definition, profile, compute_major, None, executor)
     return _values(name, run.rotary_cache(name, theta, head_size, positions, factor, low, high, original))
 
 
@@ -136,11 +148,12 @@ def rotary(
     compute_major: int = 9,
     definition: str | None = None,
     isa: str | None = None,
+    executor: str = "cpu",
 ) -> "NDArray[np.generic]":
     """`x` [tokens, heads, head_size] turned by `positions` [tokens]; `cache` as `rotary_cache` makes it."""
     name, bits = _named("x", x)
     table = to_bits("cache", cache, DTYPES[name])
-    run = _runtime("rotary", definition, profile, compute_major, isa)
+    run = _runtime("rotary", definition, profile, compute_major, isa, executor)
     return _values(name, run.rotary(name, bits, integers("positions", positions), table))
 
 
@@ -151,10 +164,12 @@ def silu_and_mul(
     compute_major: int = 9,
     definition: str | None = None,
     isa: str | None = None,
+    executor: str = "cpu",
 ) -> "NDArray[np.generic]":
     """silu(gate) * up for `x` [rows, gate | up]."""
     name, bits = _named("x", x)
-    return _values(name, _runtime("silu_and_mul", definition, profile, compute_major, isa).silu_and_mul(name, bits))
+    run = _runtime("silu_and_mul", definition, profile, compute_major, isa, executor)
+    return _values(name, run.silu_and_mul(name, bits))
 
 
 def attention(
@@ -170,6 +185,8 @@ def attention(
     compute_major: int = 9,
     definition: str | None = None,
     isa: str | None = None,
+    executor: str = "cpu",
+    scheme: str | None = None,
 ) -> list["NDArray[np.generic]"]:
     """Causal attention of a batch of sequences.
 
@@ -182,7 +199,10 @@ def attention(
     sm_count, unit
         Of the GPU: multiprocessors; products per step, fraction bits and zero exponent of its matrix unit.
     panels
-        What earlier calls prepared of `k` and `v`, one per sequence; extended by this call.
+        What earlier calls prepared of `k` and `v`, one per sequence; extended by this call. On the CPU only.
+    scheme
+        How a GPU (`executor` "cuda") takes a matrix unit's steps: "native", "pinned" or "definition"; by default the
+        fastest that gives the unit's bits there. One that does not is for negative controls.
 
     Returns
     -------
@@ -191,13 +211,15 @@ def attention(
     """
     if not len(q) == len(k) == len(v) > 0:
         raise ValueError(f"q, k, v: expected an array per sequence, found {len(q)}, {len(k)} and {len(v)}")
+    if panels if executor == "cuda" else scheme:
+        raise ValueError("panels are the CPU's, a scheme is the GPU's")
     name, _ = _named("q[0]", q[0])
-    run = _runtime("attention", definition, profile, compute_major, isa)
+    run = _runtime("attention", definition, profile, compute_major, isa, executor)
     arrays = [
         [to_bits(f"{label}[{i}]", array, DTYPES[name]) for i, array in enumerate(each)]
         for label, each in (("q", q), ("k", k), ("v", v))
     ]
-    out = run.attention(name, *arrays, scale, sm_count, *unit, list(panels))
+    out = run.attention(name, *arrays, scale, sm_count, *unit, scheme if executor == "cuda" else list(panels))
     return [_values(name, a) for a in out]
 
 
@@ -232,15 +254,17 @@ def log_softmax(
     compute_major: int = 9,
     definition: str | None = None,
     isa: str | None = None,
+    executor: str = "cpu",
 ) -> NDArray[np.float32]:
     """Logprobs [rows, vocabulary] of `logits`."""
     name, bits = _named("logits", logits)
-    out: NDArray[np.float32] = _runtime("log_softmax", definition, profile, compute_major, isa).log_softmax(name, bits)
+    run = _runtime("log_softmax", definition, profile, compute_major, isa, executor)
+    out: NDArray[np.float32] = run.log_softmax(name, bits)
     return out
 
 
-def top_k(logprobs: ArrayLike, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Ids and values of the `k` largest per row: value descending, then id ascending."""
-    run = _runtime("top_k", None, PROFILE, 9, None)
+def top_k(logprobs: ArrayLike, k: int, *, executor: str = "cpu") -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Ids and values of the `k` largest per row: value descending (NaN last), then id ascending."""
+    run = _runtime("top_k", None, PROFILE, 9, None, executor)
     ids, values = run.top_k(to_bits("logprobs", logprobs, DTYPES["fp32"]), k)
     return ids, values

@@ -43,7 +43,7 @@ struct Pin {
   uint32_t column;       // their right factor, for lanes whose column belongs to their pair; else 0
 };
 
-/// Exponents of the right factor: E is in [lowest, highest] + right factor - (25 - F). The first window is tried first.
+/// Exponents of the right factor, unless a caller knows a better first one: E is in [lowest, highest] + right factor - (25 - F). The first window is tried first.
 template <class Format>
 struct PinWindows;
 template <>
@@ -58,9 +58,8 @@ struct PinWindows<Bf16> {
 };
 
 template <class Format>
-__device__ __forceinline__ Pin pinned_window(int fraction_bits, int window) {
+__device__ __forceinline__ Pin pinned_window(int fraction_bits, int right) {
   using R = PinRange<Format>;
-  const int right = PinWindows<Format>::right(window);
   const int lift = 25 - fraction_bits - right;  // exponent of the left factor = E + lift
   const int lane = threadIdx.x % 32;
   Pin pin;

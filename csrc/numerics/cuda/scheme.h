@@ -1,6 +1,10 @@
 // Which way of carrying out a step serves an emulated unit on this GPU. See step_schemes.cuh.
 #pragma once
 
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
 #include "numerics/matrix_unit.h"
 
 namespace qf::cuda {
@@ -34,6 +38,14 @@ inline const char* scheme_name(Scheme scheme) {
     case Scheme::definition: return "definition";
   }
   return "?";
+}
+
+/// Inverse of scheme_name; throws Error for an unknown name.
+inline Scheme parse_scheme(std::string_view name) {
+  for (const Scheme scheme : {Scheme::native, Scheme::pinned, Scheme::definition}) {
+    if (name == scheme_name(scheme)) return scheme;
+  }
+  throw Error("unknown scheme '" + std::string(name) + "'; one of: native, pinned, definition");
 }
 
 }  // namespace qf::cuda

@@ -62,7 +62,7 @@ struct Definition {
   MatrixUnit unit;
   LaneTile lane;
 
-  __device__ explicit Definition(const MatrixUnit& u) : unit(u) {}
+  __device__ explicit Definition(const MatrixUnit& u, int = 0) : unit(u) {}
   /// Products of one step: what a caller advances by.
   __device__ int step() const { return unit.products; }
   __device__ Left left(Rows rows, int k) const { return {rows.value + k}; }
@@ -89,7 +89,7 @@ struct Native {
   };
   LaneTile lane;
 
-  __device__ explicit Native(const MatrixUnit&) {}
+  __device__ explicit Native(const MatrixUnit&, int = 0) {}
   __device__ static constexpr int step() { return 16; }
   __device__ Left left(Rows rows, int k) const {
     const uint16_t* from = rows.value + lane.g * kLd + k + 2 * lane.t;
@@ -122,13 +122,16 @@ struct Pinned {
   };
   MatrixUnit unit;
   LaneTile lane;
+  int first;
   Pin pin;
 
-  __device__ explicit Pinned(const MatrixUnit& u) : unit(u), pin(window(0)) {}
+  /// first_right: right factor's exponent of the window that is tried first (pinned_step.cuh).
+  __device__ explicit Pinned(const MatrixUnit& u, int first_right = PinWindows<Format>::right(0))
+      : unit(u), first(first_right), pin(window(0)) {}
   __device__ static constexpr int step() { return kProducts; }
   /// fp16 accumulators below 2^-14 have the exponent of 2^-14: leave them to the definition.
   __device__ Pin window(int index) const {
-    Pin made = pinned_window<Format>(unit.fraction_bits, index);
+    Pin made = pinned_window<Format>(unit.fraction_bits, index == 0 ? first : PinWindows<Format>::right(index));
     if constexpr (IsHalf<Accumulator>::value) made.low2 = __vmaxs2(made.low2, (127u - 13u) * 0x10001u);
     return made;
   }
@@ -167,35 +170,69 @@ struct Pinned {
     return out;
   }
   __device__ void run(float (&c)[4], const Left& a, const Right& b) const {
-    const uint32_t e01 = largest_pair<kPairs>(a.e[0], b.e[0], b.e[1], exponent_pair(c[0], c[1]));
-    const uint32_t e23 = largest_pair<kPairs>(a.e[1], b.e[0], b.e[1], exponent_pair(c[2], c[3]));
     float d[4];
-    const uint32_t outside = pinned_step<Format, Accumulator>(d, a.a[0], a.a[1], b.b, e01, e23, c, pin);
-    if (__any_sync(0xFFFFFFFFu, outside != 0)) repair(d, c, a, b, e01, e23);
+    const uint32_t outside = attempt(d, c, a, b);
+    if (__any_sync(0xFFFFFFFFu, outside != 0)) repair_into(d, c, a, b);
 #pragma unroll
     for (int i = 0; i < 4; ++i) c[i] = d[i];
   }
 
-  /// Outputs outside the first window: the other windows, then the definition.
-  __device__ void repair(float (&d)[4], const float (&c)[4], const Left& a, const Right& b, uint32_t e01,
-                         uint32_t e23) const {
+  __device__ uint32_t attempt(float (&d)[4], const float (&c)[4], const Left& a, const Right& b) const {
+    const uint32_t e01 = largest_pair<kPairs>(a.e[0], b.e[0], b.e[1], exponent_pair(c[0], c[1]));
+    const uint32_t e23 = largest_pair<kPairs>(a.e[1], b.e[0], b.e[1], exponent_pair(c[2], c[3]));
+    return pinned_step<Format, Accumulator>(d, a.a[0], a.a[1], b.b, e01, e23, c, pin);
+  }
+  __device__ __forceinline__ void repair_into(float (&d)[4], const float (&c)[4], const Left& a, const Right& b) const {
+    const float4 repaired = repair(*this, {d[0], d[1], d[2], d[3]}, {c[0], c[1], c[2], c[3]}, a, b);
+    d[0] = repaired.x, d[1] = repaired.y, d[2] = repaired.z, d[3] = repaired.w;
+  }
+
+  /// The step adds nothing: all its products are zero, and the accumulator is no Inf or NaN (which the definition turns
+  /// into its own NaN). For fp32 accumulators from F = 23 on: 24 bits survive the cut.
+  __device__ bool adds_nothing(uint32_t products, int i, float c) const {
+    const auto largest = static_cast<int16_t>(products >> (16 * (i % 2)));
+    return !IsHalf<Accumulator>::value && unit.fraction_bits >= 23 && largest < kZeroMark / 2 && detail::is_finite(c);
+  }
+
+  /// Outputs outside the first window: nothing to add, the other windows, then the definition.
+  /// A function of its own, by value: the fast path keeps its registers and stays short.
+  static __device__ __noinline__ float4 repair(Pinned self, float4 outputs, float4 accumulators, Left a, Right b) {
+    float d[4] = {outputs.x, outputs.y, outputs.z, outputs.w};
+    self.repair_outputs(d, {accumulators.x, accumulators.y, accumulators.z, accumulators.w}, a, b);
+    return {d[0], d[1], d[2], d[3]};
+  }
+  __device__ __forceinline__ void repair_outputs(float (&d)[4], const float (&c)[4], const Left& a,
+                                                 const Right& b) const {
+    const uint32_t e01 = largest_pair<kPairs>(a.e[0], b.e[0], b.e[1], exponent_pair(c[0], c[1]));
+    const uint32_t e23 = largest_pair<kPairs>(a.e[1], b.e[0], b.e[1], exponent_pair(c[2], c[3]));
+    constexpr uint32_t kBelowAll = 0x80008000u;
+    const uint32_t products[2] = {largest_pair<kPairs>(a.e[0], b.e[0], b.e[1], kBelowAll),
+                                  largest_pair<kPairs>(a.e[1], b.e[0], b.e[1], kBelowAll)};
     uint32_t left_over = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      // fp16: all products are zero and so is the accumulator (it has no bits below 2^-48); d is +0 already
-      const uint32_t exponent = exponent_of(e01, e23, i);
-      const bool nothing = PinRange<Format>::bias != 127 && exponent == 0;
-      left_over |= nothing || in_window(exponent, pin) ? 0u : 1u << i;
+      if (in_window(exponent_of(e01, e23, i), pin)) continue;
+      if (adds_nothing(products[i / 2], i, c[i])) {
+        d[i] = c[i] + 0.0f;  // the exact sum has no negative zero
+        continue;
+      }
+      // fp16: no product lies below 2^-48, so all are zero like the accumulator; d is +0 already
+      const bool nothing = PinRange<Format>::bias != 127 && exponent_of(e01, e23, i) == 0 && c[i] == 0.0f;
+      left_over |= nothing ? 0u : 1u << i;
     }
     if (!__any_sync(0xFFFFFFFFu, left_over != 0)) return;
 #pragma unroll 1
     for (int index = 1; index < PinWindows<Format>::count; ++index) {
       const Pin other = window(index);
+      bool useful = false;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) useful |= (left_over >> i & 1u) != 0 && in_window(exponent_of(e01, e23, i), other);
+      if (!__any_sync(0xFFFFFFFFu, useful)) continue;
       float alternative[4];
       pinned_step<Format, Accumulator>(alternative, a.a[0], a.a[1], b.b, e01, e23, c, other);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if (!in_window(exponent_of(e01, e23, i), other)) continue;
+        if (!(left_over >> i & 1u) || !in_window(exponent_of(e01, e23, i), other)) continue;
         d[i] = alternative[i];
         left_over &= ~(1u << i);
       }

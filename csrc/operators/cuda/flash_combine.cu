@@ -1,0 +1,60 @@
+// The parts of split keys become one output: shares from the parts' logarithms, then a sum over the parts, ascending.
+#include "base/cuda/check.h"
+#include "operators/cuda/flash_kernels.h"
+#include "operators/cuda/flash_operand.cuh"
+
+namespace qf::cuda {
+namespace {
+
+constexpr int kMostParts = 128;
+
+/// A block per packed row and kv head, a thread per element.
+template <class Format>
+__global__ void combine_kernel(const FlashJob job, int sequence_index) {
+  __shared__ float logs[kMostParts], shares[kMostParts];
+  __shared__ float normaliser;
+  const FlashSequence sequence = job.sequences[sequence_index];
+  const int row = blockIdx.x, kv_head = blockIdx.y, parts = sequence.parts, head_size = blockDim.x;
+  const int64_t first = partial_row(sequence, job.group, kv_head, row, 0);
+  for (int part = threadIdx.x; part < parts; part += blockDim.x) logs[part] = job.log_sums[first + part];
+  __syncthreads();
+  float largest = -INFINITY;
+  for (int part = 0; part < parts; ++part) largest = fmaxf(largest, logs[part]);
+  for (int part = threadIdx.x; part < parts; part += blockDim.x) {
+    shares[part] = flash_exp(job.sfu, __fsub_rn(logs[part], largest));
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const float sum = butterfly_sum(shares, parts, flash_merge_lanes(head_size));
+    normaliser = flash_normaliser(job.merge, job.sfu, largest, sum);
+  }
+  __syncthreads();
+  for (int part = threadIdx.x; part < parts; part += blockDim.x) {
+    shares[part] = flash_share(job.merge, job.sfu, logs[part], shares[part], normaliser);
+  }
+  __syncthreads();
+  float sum = 0.0f;
+  for (int part = 0; part < parts; ++part) {
+    if (!(shares[part] > 0.0f)) continue;
+    const float value = job.partials[(first + part) * head_size + threadIdx.x];
+    sum = flush_subnormal(fmaf(shares[part], flush_subnormal(value), sum));
+  }
+  const int head = kv_head * job.group + row % job.group;
+  sequence.out[row / job.group * job.out_stride + head * head_size + threadIdx.x] =
+      static_cast<uint16_t>(narrow_bits<Format>(sum));
+}
+
+}  // namespace
+
+void run_flash_combine(const FlashJob& job, bool bf16, int head_size, int sequence, int64_t rows, void* stream) {
+  const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(job.kv_heads));
+  const auto s = static_cast<cudaStream_t>(stream);
+  if (bf16) {
+    combine_kernel<Bf16><<<grid, head_size, 0, s>>>(job, sequence);
+  } else {
+    combine_kernel<Fp16><<<grid, head_size, 0, s>>>(job, sequence);
+  }
+  check_launch("merge of attention's parts");
+}
+
+}  // namespace qf::cuda
