@@ -70,6 +70,7 @@ SequenceRequest parse_request(const py::dict& request) {
   out.prompt = vector_of<int64_t>(request, "prompt");
   out.forced = vector_of<int64_t>(request, "forced");
   out.new_tokens = field<int64_t>(request, "new_tokens");
+  out.prompt_logprobs = field<bool>(request, "prompt_logprobs");
   require(out.new_tokens >= 0, "new_tokens must not be negative, got ", out.new_tokens);
   require(out.forced.empty() || static_cast<int64_t>(out.forced.size()) == out.new_tokens,
           "forced: ", out.forced.size(), " ids for ", out.new_tokens, " new tokens");

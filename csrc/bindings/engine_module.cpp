@@ -33,6 +33,16 @@ std::unique_ptr<Backend> make_backend(const std::string& executor, const Operato
 #endif
 }
 
+/// Runs `call`; what torch says of a full GPU comes without its stack of C++ frames.
+template <class Call>
+auto with_memory_told(const Call& call) {
+  try {
+    return call();
+  } catch (const c10::OutOfMemoryError& error) {
+    throw Error(std::string("out of GPU memory: ") + error.what_without_backtrace());
+  }
+}
+
 /// Collects weights, then becomes a model. Owns the backend; the special-function tables belong to Python.
 class Engine {
  public:
@@ -135,7 +145,7 @@ py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint6
     py::gil_scoped_release release;
     backend_->enter();
     model().reseed(seed);
-    result = run_session(model(), sequences, top_k, report);
+    result = with_memory_told([&] { return run_session(model(), sequences, top_k, report); });
   }
   py::list steps, out;
   for (const StepRecord& step : result.steps)
@@ -193,6 +203,7 @@ py::dict executor_of(const Engine& engine) {
 PYBIND11_MODULE(_engine, m) {
   namespace py = pybind11;
   using qf::bindings::Engine;
+  using qf::bindings::with_memory_told;
   m.doc() = "qforensics engine: the transformer on LibTorch";
   py::register_local_exception<qf::Error>(m, "EngineError", PyExc_ValueError);
   m.attr("torch_version") = TORCH_VERSION;
@@ -206,9 +217,19 @@ PYBIND11_MODULE(_engine, m) {
            py::kw_only(), py::arg("config"), py::arg("dtype"), py::arg("profile"), py::arg("compute_major"),
            py::arg("executor"), py::arg("isa"), py::arg("threads"), py::arg("device"), py::arg("deterministic"),
            py::arg("special").none(true), py::keep_alive<1, 11>())
-      .def("set_tensor", &Engine::set_tensor, py::arg("name"), py::arg("layer"), py::arg("array"))
-      .def("set_linear", &Engine::set_linear, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"),
-           py::arg("weight"), py::arg("bias"))
+      .def(
+          "set_tensor",
+          [](Engine& engine, const std::string& name, int64_t layer, const py::array& array) {
+            with_memory_told([&] { engine.set_tensor(name, layer, array); });
+          },
+          py::arg("name"), py::arg("layer"), py::arg("array"))
+      .def(
+          "set_linear",
+          [](Engine& engine, const std::string& name, int64_t layer, const std::string& kernel,
+             const qf::KernelOptions& options, qf::PackedWeight& weight, const std::optional<py::array>& bias) {
+            with_memory_told([&] { engine.set_linear(name, layer, kernel, options, weight, bias); });
+          },
+          py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"), py::arg("weight"), py::arg("bias"))
       .def("finish", &Engine::finish)
       .def("lacks_lg2", &Engine::lacks_lg2, py::arg("keys"))
       .def("set_special", &Engine::set_special, py::arg("special"), py::keep_alive<1, 2>())

@@ -35,7 +35,7 @@ void capture_next(Transformer& model, const at::Tensor& hidden, const std::vecto
 /// vLLM asks for the prompt's logprobs with one lm_head call over all but the last row of a sequence.
 void capture_prompt(Transformer& model, const at::Tensor& hidden, Running& run, int64_t top_k) {
   const auto& prompt = run.request->prompt;
-  if (prompt.size() < 2) return;
+  if (prompt.size() < 2 || !run.request->prompt_logprobs) return;
   const int64_t rows = static_cast<int64_t>(prompt.size()) - 1;
   model.logits(hidden.narrow(0, 0, rows), [&](int64_t first, const at::Tensor& logits) {
     std::vector<RowCapture> captures;

@@ -46,6 +46,7 @@ class PackedWeight:
     k: int
     group: int
     nbytes: int
+    def __copy__(self) -> PackedWeight: ...
 
 class KernelRunner:
     def __init__(self, isa: str, threads: int) -> None: ...

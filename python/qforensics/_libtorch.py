@@ -38,7 +38,7 @@ def load(*, cuda: bool = False) -> None:
     if sys.modules.get("torch") is not None:
         return
     if cuda:
-        import torch  # noqa: F401
+        import torch
 
         return
     package = _package()

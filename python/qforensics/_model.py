@@ -275,6 +275,7 @@ def _request(
         "prompt": np.ascontiguousarray(prompt, np.int64),
         "forced": np.ascontiguousarray(np.fromiter(forced, np.int64)),
         "new_tokens": int(new_tokens),
+        "prompt_logprobs": True,
         "prefill_offsets": prefill_offsets,
         "prefill_ids": prefill_ids,
         "decode_offsets": decode_offsets,

@@ -55,4 +55,10 @@ Gpu require_gpu(int index) {
   return gpu;
 }
 
+size_t free_memory() {
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return free;
+}
+
 }  // namespace qf::cuda
