@@ -242,7 +242,7 @@ class Model:
             "racing": {phase: sorted(note["racing"]) for phase, note in notes.items()},
             "unconfirmed": {phase: sorted({*note["unconfirmed"], *self._notes}) for phase, note in notes.items()},
             "isa": self._isa,
-            "executor": self._engine.executor(),
+            "executor": executor_record(self._engine),
             "threads": self._threads,
             "process": os.getpid(),
             "model": DEFAULT_MODEL if self._digest in FORMS.values() else self.checkpoint.path.name,
@@ -281,6 +281,14 @@ def _request(
         "decode_offsets": decode_offsets,
         "decode_ids": decode_ids,
     }
+
+
+def executor_record(engine: Any) -> dict[str, Any]:
+    """Where an engine computed, JSON-able: name; on a GPU its name and, by kernel, how it took the matrix unit's steps."""
+    found = dict(engine.executor())
+    if "schemes" in found:
+        found["schemes"] = {kernel: sorted(names) for kernel, names in found["schemes"].items()}
+    return found
 
 
 def _import_engine(executor: str = "cpu") -> Any:
