@@ -10,8 +10,11 @@ STAMP  := $(VENV)/.installed
 
 setup: $(STAMP)
 
-# torch is pinned: a plain `torch` would pull gigabytes of CUDA builds. The package itself accepts torch >= 2.11.
-$(STAMP): pyproject.toml requirements-dev.txt CMakeLists.txt csrc/CMakeLists.txt csrc/bindings/CMakeLists.txt
+# torch is pinned to a version whose CPU build an index or a directory of wheels may offer; PyPI's own Linux wheel
+# contains CUDA. To be sure of the small one: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup
+# A change of any C++ or CUDA source rebuilds what it touches.
+SOURCES := $(shell find csrc cmake CMakeLists.txt -type f 2>/dev/null)
+$(STAMP): pyproject.toml requirements-dev.txt $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt

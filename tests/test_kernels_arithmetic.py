@@ -127,6 +127,20 @@ def test_int8_activation_groups(isa: str) -> None:
     np.testing.assert_array_equal(found, acc)
 
 
+def test_int8_groups_too_long_for_exact_sums_are_refused() -> None:
+    """8,806 products of at most 127 x 15 stay below 2^24, where fp32 holds every integer."""
+    longest = 2**24 // (127 * 15)
+    for k, fits in [(longest, True), (longest + 1, False)]:
+        call = (np.ones((1, k), np.float32), np.full((k, 16), 15, np.uint8), np.zeros((1, 16), np.uint8))
+        options = {"group_size": k, "device": "h200", "activation_group": k}
+        if fits:  # 127 * 15 * k / 127, each factor exact but 1 / 127
+            found = kernels.emulate("openvino", *call, np.ones((1, 16), np.float16), **options)
+            assert (found == np.float32(127 * 15 * k) * np.float32(1 / 127)).all()
+        else:
+            with pytest.raises(ValueError, match=f"activation_group {k}: sums stay exact up to {longest}"):
+                kernels.emulate("openvino", *call, np.ones((1, 16), np.float16), **options)
+
+
 CALLS: list[tuple[str, int, dict[str, Any]]] = [
     ("awq", 3, {}),
     ("awq", 260, {}),

@@ -37,6 +37,10 @@ def family(name: str, rng: np.random.Generator, scale_dtype: Any) -> tuple[np.nd
     if name == "ties":  # offsets halfway between two bf16 numbers, products far below a unit of fp32
         middle = np.ldexp((rng.integers(128, 256, shape) * 2 + 1).astype(np.float32), rng.integers(-12, 0, shape))
         return normal(rng, -40, -32).astype(scale_dtype), (middle * rng.choice([-1, 1], shape)).astype(np.float32)
+    if name == "gaps":  # bf16 offsets 2^-30 .. 2^30 times their scale: exact sums and inexact ones
+        powers = np.repeat(rng.integers(-30, 31, (GROUPS, N // 16)), 16, axis=1)
+        steps = np.ldexp(1 + rng.integers(0, 128, shape) / 128, powers)
+        return plain, (plain.astype(np.float32) * steps).astype(ml_dtypes.bfloat16).astype(np.float32)
     if name == "subnormal":
         scales = rng.integers(0, 128, shape, np.uint16) | rng.choice(np.array([0, 0x8000], np.uint16), shape)
         offsets = rng.integers(0, 1 << 23, shape, np.uint32) | rng.choice(np.array([0, 1 << 31], np.uint32), shape)
@@ -94,7 +98,7 @@ def bf16_once(exact: Fraction) -> float:
     return float(round(exact / unit) * unit)
 
 
-FAMILIES = ["plain", "wide", "cancelling", "ties", "subnormal", "zeros", "bound", "overflow", "special"]
+FAMILIES = ["plain", "wide", "cancelling", "ties", "gaps", "subnormal", "zeros", "bound", "overflow", "special"]
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
@@ -110,7 +114,24 @@ def test_every_instruction_set_gives_the_same_bytes(kernel: str, dtype: str, sca
         assert dequantize(kernel, dtype, isa, weight).tobytes() == reference.tobytes(), isa
 
 
-@pytest.mark.parametrize("name", ["plain", "wide", "cancelling", "ties", "subnormal", "zeros", "bound"])
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("columns", [16, 48, 64])  # panels that share the cells of their exponents, and others
+def test_every_instruction_set_gives_the_same_products(columns: int, name: str) -> None:
+    given = [np.ascontiguousarray(part[:, :columns]) for part in draw(name, ml_dtypes.bfloat16)]
+    weight, plan = pack(*given), make_plan("tinygemm", (3, columns, K), GROUP, "a100", "bf16", _core.KernelOptions())
+    rows = np.random.default_rng(7).standard_normal((3, K)).astype(ml_dtypes.bfloat16).view(np.uint16)
+
+    def outputs(isa: str) -> bytes:
+        runner = _core.KernelRunner(isa, 1)
+        return np.asarray(_core.emulate_gemm(plan._core_plan, weight, rows, None, runner, 0, True)).tobytes()
+
+    reference = outputs("portable")
+    for isa in ISAS[1:]:
+        assert outputs(isa) == reference, isa
+
+
+@pytest.mark.parametrize("name", ["plain", "wide", "cancelling", "ties", "gaps", "subnormal", "zeros", "bound"])
 def test_one_rounding_of_the_exact_sum(name: str) -> None:
     given = draw(name, ml_dtypes.bfloat16)
     found = dequantize("tinygemm", "bf16", ISAS[-1], pack(*given)).astype(np.float64)

@@ -12,8 +12,7 @@ trap 'rm -rf "$work"' EXIT
 status=0
 count=0
 sources=()
-for header in csrc/base/*.h csrc/numerics/*.h csrc/operators/*.h; do
-  [ -e "$header" ] || continue
+for header in $(git ls-files --cached --others --exclude-standard 'csrc/*.h'); do
   grep -q 'QF_HD' "$header" || continue
   [ "$header" = csrc/base/host_device.h ] && continue
   statement=$(sed -n 's|^// nvcc: ||p' "$header")

@@ -1,12 +1,11 @@
-// The narrow formats of matrix units beside fp16 and bf16 (half.h): tf32, e4m3, e5m2, e2m1. Decode to fp32 is exact;
+// The narrow formats of matrix units beside fp16 and bf16 (half.h): tf32, e4m3, e5m2. Decode to fp32 is exact;
 // encode rounds to nearest even. Integer code only.
 //
-// e4m3 and e5m2: OCP 8-bit floating point specification 1.0 (e4m3 has no Inf, and one NaN per sign: S.1111.111). e2m1:
-// OCP microscaling formats 1.0 (no Inf, no NaN). Overflow: e5m2 to Inf, e4m3 to NaN (the specification's non-saturating
-// mode), e2m1 to its largest number. tf32: the upper 19 bits of an fp32. NaN as in half.h: 0x7F in e4m3 and in e5m2,
-// whatever its sign, and 0x7FFFFFFF back (a GPU decodes through fp16).
+// e4m3 and e5m2: OCP 8-bit floating point specification 1.0 (e4m3 has no Inf, and one NaN per sign: S.1111.111).
+// Overflow: e5m2 to Inf, e4m3 to NaN (the specification's non-saturating mode). tf32: the upper 19 bits of an fp32. NaN
+// as in half.h: 0x7F in e4m3 and in e5m2, whatever its sign, and 0x7FFFFFFF back (a GPU decodes through fp16).
 #pragma once
-// nvcc: u[0] = qf::float_to_e4m3(x[1]) + qf::float_to_e5m2(x[2]) + qf::float_to_e2m1(x[3]);
+// nvcc: u[0] = qf::float_to_e4m3(x[1]) + qf::float_to_e5m2(x[2]);
 
 #include "base/half.h"
 
@@ -66,19 +65,6 @@ QF_HD_INLINE uint8_t float_to_e5m2(float value) {
   if (magnitude > 0x7F800000u) return 0x7Fu;
   const uint32_t code = magnitude == 0x7F800000u ? 0x7Cu : detail::encode_magnitude(magnitude, 2, 15);
   return static_cast<uint8_t>(sign | (code > 0x7Cu ? 0x7Cu : code));
-}
-
-/// Low four bits: sign, two of exponent, one of mantissa.
-QF_HD_INLINE float e2m1_to_float(uint8_t code) {
-  return detail::with_sign(detail::decode_magnitude(code & 7u, 1, 1), code & 8u);
-}
-
-/// NaN has no code and becomes a zero of its sign.
-QF_HD_INLINE uint8_t float_to_e2m1(float value) {
-  const uint32_t bits = float_bits(value), sign = (bits >> 28) & 8u, magnitude = bits & 0x7FFFFFFFu;
-  if (magnitude > 0x7F800000u) return static_cast<uint8_t>(sign);
-  const uint32_t code = magnitude == 0x7F800000u ? 7u : detail::encode_magnitude(magnitude, 1, 1);
-  return static_cast<uint8_t>(sign | (code > 7u ? 7u : code));
 }
 
 /// What a matrix unit makes of an fp32 register read as tf32: the low 13 bits are dropped.

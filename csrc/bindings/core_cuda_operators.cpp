@@ -40,9 +40,7 @@ class DeviceRuntime {
   const cuda::DeviceOperatorSet& set() const { return device_set_; }
   bool own_sfu() const { return sfu_ && sfu_->own_is_equal(); }
   const std::vector<float>& milliseconds() const { return milliseconds_; }
-  cuda::DeviceOperatorContext context() const {
-    return {&memory(), nullptr, sfu_ ? &*sfu_ : nullptr, &faults_, own_};
-  }
+  cuda::DeviceOperatorContext context() const { return {&memory(), nullptr, sfu_ ? &*sfu_ : nullptr, &faults_, own_}; }
 
   const void* in(const py::array& array) { return upload(array); }
   void* out(py::array& array) {
@@ -193,7 +191,8 @@ void bind_cuda_operators([[maybe_unused]] py::module_& m) {
       .def("choose", &DeviceRuntime::choose, py::arg("operator"), py::arg("definition"))
       .def_property_readonly("own_sfu", &DeviceRuntime::own_sfu,
                              "The GPU's own special-function unit was asked for and equals the tables everywhere.")
-      .def_property_readonly("milliseconds", &DeviceRuntime::milliseconds, "Of every timed repetition of the last call.")
+      .def_property_readonly("milliseconds", &DeviceRuntime::milliseconds,
+                             "Of every timed repetition of the last call.")
       .def("attention", &attention, py::arg("dtype"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("scale"),
            py::arg("sm_count"), py::arg("products"), py::arg("fraction_bits"), py::arg("zero_exponent"),
            py::arg("scheme") = py::none(), py::arg("workspace") = py::none())

@@ -11,7 +11,6 @@ void bind_environment(py::module_& m) {
       "The name back, or CoreError when it is unknown or not available here.");
   py::dict build;
   build["compiler"] = "g++ " __VERSION__;
-  build["cxx_standard"] = static_cast<long>(__cplusplus);
   m.attr("build_info") = build;
 }
 

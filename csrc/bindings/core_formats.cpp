@@ -35,7 +35,6 @@ void bind_formats(py::module_& m) {
       m, "bf16", [](uint16_t c) { return bf16_to_float(c); }, [](float x) { return float_to_bf16(x); });
   bind_format<uint8_t>(m, "e4m3", [](uint8_t c) { return e4m3_to_float(c); }, [](float x) { return float_to_e4m3(x); });
   bind_format<uint8_t>(m, "e5m2", [](uint8_t c) { return e5m2_to_float(c); }, [](float x) { return float_to_e5m2(x); });
-  bind_format<uint8_t>(m, "e2m1", [](uint8_t c) { return e2m1_to_float(c); }, [](float x) { return float_to_e2m1(x); });
   m.def(
       "round_to_tf32",
       [](const Array<float>& x) { return convert<float, float>(x, [](float v) { return round_to_tf32(v); }); },

@@ -2,8 +2,8 @@
 // first: it owns the types that both modules use (SfuTables).
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
-#include <torch/version.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -61,6 +61,7 @@ class Engine {
   }
 
   void set_tensor(const std::string& name, int64_t layer, const py::array& array) {
+    require_unfinished();
     at::Tensor tensor = backend_->here(copy_array(name, array, dtype_));
     if (name == "final_norm") return void(weights_.final_norm = std::move(tensor));
     if (name == "embedding") return void(weights_.embedding = std::move(tensor));
@@ -76,6 +77,7 @@ class Engine {
   /// Takes the weight out of its Python object, which is left empty: a copy would double the largest layer's memory.
   void set_linear(const std::string& name, int64_t layer, const std::string& kernel, const KernelOptions& options,
                   PackedWeight& weight, const std::optional<py::array>& bias) {
+    require_unfinished();
     at::Tensor bias_tensor;
     if (bias) bias_tensor = backend_->here(copy_array(name + ".bias", *bias, dtype_));
     auto linear =
@@ -90,6 +92,7 @@ class Engine {
   }
 
   void finish() {
+    require_unfinished();
     model_ = std::make_unique<Transformer>(config_, dtype_, operators_, machine_, std::move(weights_));
     backend_->loaded();
   }
@@ -113,6 +116,21 @@ class Engine {
                const std::optional<py::function>& progress);
 
  private:
+  /// A model runs one call at a time: its caches, counters and threads are its own.
+  class Running {
+   public:
+    explicit Running(std::atomic<bool>& flag) : flag_(flag) {
+      require(!flag_.exchange(true), "this model is running already: one call at a time (load it twice for two)");
+    }
+    ~Running() { flag_ = false; }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+
+   private:
+    std::atomic<bool>& flag_;
+  };
+
+  void require_unfinished() const { require(model_ == nullptr, "the engine is finished: its weights are fixed"); }
   LayerWeights& at_layer(int64_t layer) {
     require(layer >= 0 && layer < config_.layers, "layer ", layer, ": the model has ", config_.layers);
     return weights_.layers[static_cast<size_t>(layer)];
@@ -126,6 +144,7 @@ class Engine {
   Machine machine_;
   ModelWeights weights_;
   std::unique_ptr<Transformer> model_;
+  std::atomic<bool> running_ = false;
 };
 
 py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint64_t seed,
@@ -141,6 +160,7 @@ py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint6
     if (progress) (*progress)(done, total);
   };
   SessionResult result;
+  const Running running(running_);
   {
     py::gil_scoped_release release;
     backend_->enter();
@@ -206,7 +226,6 @@ PYBIND11_MODULE(_engine, m) {
   using qf::bindings::with_memory_told;
   m.doc() = "qforensics engine: the transformer on LibTorch";
   py::register_local_exception<qf::Error>(m, "EngineError", PyExc_ValueError);
-  m.attr("torch_version") = TORCH_VERSION;
   py::class_<Engine>(m, "Engine")
       .def(py::init([](const py::dict& config, const std::string& dtype, const std::string& profile, int compute_major,
                        const std::string& executor, const std::string& isa, int threads,

@@ -228,8 +228,8 @@ AttentionCall attention_call(Runtime& runtime, const std::string& dtype_text, co
   unit.input_exponent = dtype == DType::fp16 ? -14 : -126;
   check_unit(unit);
   AttentionCall call;
-  call.sizes = {dtype,           nullptr,         0,            heads, kv_heads, size, heads * size,
-                kv_heads * size, kv_heads * size, heads * size, scale, sm_count, unit};
+  call.sizes = {dtype,           nullptr,      0,     heads,    kv_heads, size, heads * size, kv_heads * size,
+                kv_heads * size, heads * size, scale, sm_count, unit};
   for (size_t i = 0; i < q.size(); ++i) {
     py::array out = empty(dtype, {q[i].shape(0), heads, size});
     call.sequences.push_back({runtime.in(q[i]), runtime.in(k[i]), runtime.in(v[i]), runtime.out(out), q[i].shape(0),

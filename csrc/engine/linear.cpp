@@ -1,19 +1,9 @@
 #include "engine/linear.h"
 
+#include "base/integers.h"
 #include "kernels/table.h"
 
 namespace qf {
-namespace {
-
-/// splitmix64 (Steele, Lea, Flood 2014): one well-mixed word per call.
-uint64_t mix(uint64_t seed, uint64_t call) {
-  uint64_t z = seed + (call + 1) * 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
-}
-
-}  // namespace
 
 Linear::Linear(Backend& backend, std::string kernel, KernelOptions options, PackedWeight weight, at::Tensor bias)
     : kernel_(std::move(kernel)),
@@ -49,7 +39,7 @@ at::Tensor Linear::run_rows(const Machine& machine, DType dtype, const at::Tenso
   at::Tensor out = machine.backend->new_tensor(dtype, {row_count, n_});
   const GemmArgs args{x.data_ptr(), x.stride(0), bias_.defined() ? bias_.data_ptr() : nullptr, out.data_ptr(), n_,
                       first_row,    row_count};
-  weight_->multiply(plan(machine, dtype, m), args, {mix(machine.seed, call), machine.deterministic});
+  weight_->multiply(plan(machine, dtype, m), args, {sequence_number(machine.seed, call), machine.deterministic});
   return out;
 }
 

@@ -27,6 +27,9 @@ class Linear {
   const std::map<int64_t, Plan>& plans() const { return plans_; }
   const std::string& kernel() const { return kernel_; }
   const Weight& weight() const { return *weight_; }
+  int64_t n() const { return n_; }
+  int64_t k() const { return k_; }
+  bool is_dense() const { return options_.dense; }
   /// Whether the weight's rows stand in another order than the activations' columns.
   bool reordered() const { return reordered_; }
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/check_weights.h"
+
 namespace qf {
 namespace {
 
@@ -17,9 +19,7 @@ Transformer::Transformer(ModelConfig config, DType dtype, OperatorSet operators,
       operators_(std::move(operators)),
       machine_(machine),
       weights_(std::move(weights)) {
-  require(static_cast<int64_t>(weights_.layers.size()) == config_.layers, "model: ", weights_.layers.size(),
-          " layers given, the configuration says ", config_.layers);
-  require(weights_.lm_head != nullptr, "model: lm_head is missing");
+  check_weights(config_, dtype_, weights_);
 }
 
 void Transformer::reseed(uint64_t seed) {

@@ -43,6 +43,20 @@ Narrow narrow_of(Format format) {
   return Narrow::none;
 }
 
+Tree contiguous_parts(int64_t k, int64_t split, Narrow narrow) {
+  constexpr int64_t kTile = 64;  // of the GEMM kernels' K
+  const int64_t tiles = ceil_div(k, kTile), per = ceil_div(tiles, split);
+  Tree tree;
+  tree.leaf_narrow = narrow;
+  std::vector<int32_t> parts;
+  for (int64_t begin = 0; begin < tiles; begin += per) {
+    parts.push_back(static_cast<int32_t>(tree.leaves.size()));
+    tree.leaves.push_back(straight_leaf(begin * kTile, std::min(k, (begin + per) * kTile)));
+  }
+  add_serially(tree, parts, narrow);
+  return tree;
+}
+
 void whole_output(Plan& plan, const Tree& tree) { add_region(plan, {0, plan.m, 0, plan.n, intern_tree(plan, tree)}); }
 
 bool recorded_device(const DeviceNumbers& device) { return device.sm_count == 132 && device.fp16.products == 16; }

@@ -1,6 +1,7 @@
 // What the plan functions share: the start of a plan, and the pieces that follow from the number format alone.
 #pragma once
 
+#include "base/integers.h"
 #include "kernels/gemm.h"
 
 namespace qf {
@@ -12,10 +13,11 @@ void add_bias_after(Plan& plan, const KernelOptions& options);
 /// Refuses formats other than the listed ones, naming the kernel.
 void require_format(const char* kernel, Format format, std::initializer_list<Format> allowed);
 Narrow narrow_of(Format format);
+/// `split` contiguous parts of K, whole tiles of 64 each but the last, added serially; parts and sums are rounded to
+/// `narrow`.
+Tree contiguous_parts(int64_t k, int64_t split, Narrow narrow);
 /// One tree for the whole output.
 void whole_output(Plan& plan, const Tree& tree);
-/// ceil(a / b), a >= 0, b > 0.
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /// Whether the device is the only one that recordings exist of (132 SMs with the (16, 25) unit).
 bool recorded_device(const DeviceNumbers& device);
 /// Adds the note that no recording exists of this device's order or unit.

@@ -1,5 +1,5 @@
 // The reduction plan of one GEMM: who is added to whom, in what order, with which rounding. Data, made by one
-// plan_<kernel>.cpp per kernel, printed by plan_text.cpp, carried out by emulate/.
+// plan_<kernel>.cpp per kernel, printed by describe_plan.cpp, carried out by emulate/.
 //
 // Every output element owns the leaves of its region's tree. A leaf is one accumulator that starts from +0 and walks
 // its k in order; combine nodes add leaves and earlier nodes; the last node goes through the epilogue.

@@ -10,8 +10,6 @@
 namespace qf {
 namespace {
 
-constexpr int64_t kTile = 64;
-
 /// Parts seen on an H200 (cuBLAS 13); 1 everywhere else. All fit floor(wave / tiles) of the kernel's tile, but
 /// which tile cuBLAS takes is not known.
 int64_t recorded_split(const Problem& p, const DeviceNumbers& device, bool transposed) {
@@ -56,17 +54,11 @@ Plan plan_cublas(const Problem& problem, const DeviceNumbers& device, const Kern
   }
   require(options.split >= 0, "cublas: split must be 0 (recorded) or at least 1, got ", options.split);
   const int64_t split = options.split ? options.split : recorded_split(problem, device, options.transposed);
-  const int64_t tiles = ceil_div(problem.k, kTile), per = ceil_div(tiles, split);
-  Tree tree;
-  std::vector<int32_t> parts;
-  for (int64_t begin = 0; begin < tiles; begin += per) {
-    parts.push_back(static_cast<int32_t>(tree.leaves.size()));
-    tree.leaves.push_back(straight_leaf(begin * kTile, std::min(problem.k, (begin + per) * kTile)));
-  }
-  add_serially(tree, parts, Narrow::none);
+  const Tree tree = contiguous_parts(problem.k, split, Narrow::none);
   whole_output(plan, tree);
-  plan.sentence = split == 1 ? "one walk over K, rounded once"
-                             : std::to_string(parts.size()) + " contiguous parts of K, partials fp32, added ascending";
+  plan.sentence = split == 1
+                      ? "one walk over K, rounded once"
+                      : std::to_string(tree.leaves.size()) + " contiguous parts of K, partials fp32, added ascending";
   plan.facts.push_back("split = " + std::to_string(split) + (options.split ? "" : " (recorded table)"));
   note_device(plan, device);
   if (!recorded_device(device)) plan.unconfirmed.push_back("cuBLAS order: named default, none recorded on this device");

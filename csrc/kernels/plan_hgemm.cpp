@@ -9,8 +9,6 @@
 namespace qf {
 namespace {
 
-constexpr int64_t kTile = 64;  // of the kernels' K: parts are whole tiles
-
 struct RecordedSplit {
   int64_t n, k, first_m, last_m, split;
 };
@@ -48,17 +46,10 @@ Plan plan_hgemm(const Problem& problem, const DeviceNumbers& device, const Kerne
   plan.file_order = true;  // vLLM's dequantization writes rows where they came from
   const int64_t recorded = recorded_split(problem, device);
   const int64_t split = options.split ? options.split : recorded ? recorded : rule_split(problem, device);
-  const int64_t tiles = ceil_div(problem.k, kTile), per = ceil_div(tiles, split);
-  Tree tree;
-  tree.leaf_narrow = Narrow::fp16;
-  std::vector<int32_t> parts;
-  for (int64_t begin = 0; begin < tiles; begin += per) {
-    parts.push_back(static_cast<int32_t>(tree.leaves.size()));
-    tree.leaves.push_back(straight_leaf(begin * kTile, std::min(problem.k, (begin + per) * kTile)));
-  }
-  add_serially(tree, parts, Narrow::fp16);
+  const Tree tree = contiguous_parts(problem.k, split, Narrow::fp16);
+  const size_t parts = tree.leaves.size();
   whole_output(plan, tree);
-  plan.sentence = std::to_string(parts.size()) + (parts.size() == 1 ? " walk" : " contiguous parts") +
+  plan.sentence = std::to_string(parts) + (parts == 1 ? " walk" : " contiguous parts") +
                   " of K in an fp16 accumulator, partials added in fp16 ascending";
   plan.facts.push_back("split = " + std::to_string(split) +
                        (options.split ? ""

@@ -17,6 +17,10 @@ Plan plan_openvino(const Problem& problem, const DeviceNumbers& device, const Ke
   plan.step = StepRule::float_fma;
   plan.sentence = "weights (q - z) * s not rounded, one fp32 FMA chain over K";
   if (options.activation_group != 0) {
+    // sums of int8 x (0 .. 15 less a zero point) are kept in fp32
+    constexpr int kLongest = (1 << 24) / (127 * 15);
+    require(options.activation_group <= kLongest, "openvino: activation_group ", options.activation_group,
+            ": sums stay exact up to ", kLongest);
     require(options.activation_group > 0 && problem.group % options.activation_group == 0,
             "openvino: activation_group ", options.activation_group, " does not divide the group size ", problem.group);
     plan.weight = WeightRule::integer;

@@ -111,10 +111,14 @@ struct Tile {
     return out;
   }
 
-  /// The exponent field (bits 23 and up) of E.
-  static Int largest_exponent(const Sums& exponents, int c, Float accumulator) {
+  /// The exponent field (bits 23 and up) of the products' E.
+  static Int products_exponent(const Sums& exponents, int c) {
     const int from = c % Codes::kPanels * 8 * Codes::kBytes;  // the code's place in its cell
-    const Int products = V::exponent_bits(V::shift_left(exponents.cell[c / Codes::kPanels], 23 - from));
+    return V::exponent_bits(V::shift_left(exponents.cell[c / Codes::kPanels], 23 - from));
+  }
+  /// The same of all terms.
+  static Int largest_exponent(const Sums& exponents, int c, Float accumulator) {
+    const Int products = products_exponent(exponents, c);
     Int own = V::exponent_bits(V::bits(accumulator));
     if constexpr (kHalfOut) own = V::raise_nonzero(own, (127 - 14) << 23);  // fp16's subnormals count as 2^-14
     return V::max_unsigned(products, own);
@@ -143,6 +147,8 @@ struct Tile {
     }
   }
 
+  /// `from_zero`: the accumulators are +0.
+  template <bool from_zero = false>
   [[gnu::always_inline]] void step(int64_t row, int64_t k, const Sums& sums, State& state) const {
     if (any_unusual(sums)) [[unlikely]] {
       if (all_at_most(sums, Codes::kLargestZero) && keep_accumulators(state)) return;
@@ -152,11 +158,11 @@ struct Tile {
     Float scale[C], unscale[C];
     Int low[C], high[C], range = V::set(0), overflow = V::set(0);
     for (int c = 0; c < C; ++c) {
-      const Int largest = largest_exponent(products, c, state.acc[c]);
+      const Int largest = from_zero ? products_exponent(products, c) : largest_exponent(products, c, state.acc[c]);
       range = V::max_unsigned(range, V::sub(largest, V::set(kLowest << 23)));   // wraps below kLowest
       scale[c] = V::as_float(V::sub(V::set((254 + fraction) << 23), largest));  // 2^(F - E)
       unscale[c] = V::as_float(V::sub(largest, V::set(fraction << 23)));        // 2^(E - F)
-      low[c] = V::truncate(V::mul(state.acc[c], scale[c]));
+      low[c] = from_zero ? V::set(0) : V::truncate(V::mul(state.acc[c], scale[c]));
       high[c] = V::set(0);
     }
     const float* const row_value = args.row_value + row * ld + k;
@@ -237,8 +243,10 @@ struct Tile {
           State fresh[kRowBlock];
           for (int r = 0; r < rows; ++r)
             for (int c = 0; c < C; ++c) fresh[r].acc[c] = V::set(0.0f);
-          for (int j = 0; j < 16; j += L) {
-            Sums sums[kRowBlock];
+          Sums sums[kRowBlock];
+          largest_sums(rows, k, sums);
+          for (int r = 0; r < rows; ++r) step<true>(r, k, sums[r], fresh[r]);
+          for (int j = L; j < 16; j += L) {
             largest_sums(rows, k + j, sums);
             for (int r = 0; r < rows; ++r) step(r, k + j, sums[r], fresh[r]);
           }

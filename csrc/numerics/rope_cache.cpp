@@ -13,23 +13,29 @@ void check_rope(float theta, int64_t dim, int64_t positions, const RopeScaling& 
           "rotary scaling: every number must be positive");
 }
 
+std::vector<float> rope_frequencies(const SfuView& sfu, float theta, int dim, const RopeScaling& scaling) {
+  std::vector<float> frequencies(static_cast<size_t>(dim / 2));
+  for (int i = 0; i < dim / 2; ++i) {
+    frequencies[static_cast<size_t>(i)] = rope_scaled_frequency(rope_inverse_frequency(sfu, theta, dim, i), scaling);
+  }
+  return frequencies;
+}
+
+void rope_row(const std::vector<float>& frequencies, int64_t position, float* row) {
+  for (size_t i = 0; i < frequencies.size(); ++i) {
+    const float angle = rope_angle(position, frequencies[i]);
+    row[i] = cuda_cosf(angle);
+    row[frequencies.size() + i] = cuda_sinf(angle);
+  }
+}
+
 std::vector<float> rope_cache(const SfuTables& sfu, float theta, int dim, int64_t positions,
                               const RopeScaling& scaling) {
   check_rope(theta, dim, positions, scaling);
-  const int half = dim / 2;
-  std::vector<float> frequency(static_cast<size_t>(half));
-  for (int i = 0; i < half; ++i) {
-    frequency[static_cast<size_t>(i)] =
-        rope_scaled_frequency(rope_inverse_frequency(sfu.view(), theta, dim, i), scaling);
-  }
+  const std::vector<float> frequencies = rope_frequencies(sfu.view(), theta, dim, scaling);
   std::vector<float> cache(static_cast<size_t>(positions * dim));
   for (int64_t position = 0; position < positions; ++position) {
-    float* row = cache.data() + position * dim;
-    for (int i = 0; i < half; ++i) {
-      const float angle = rope_angle(position, frequency[static_cast<size_t>(i)]);
-      row[i] = cuda_cosf(angle);
-      row[half + i] = cuda_sinf(angle);
-    }
+    rope_row(frequencies, position, cache.data() + position * dim);
   }
   return cache;
 }

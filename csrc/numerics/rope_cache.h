@@ -52,6 +52,10 @@ QF_HD inline float rope_angle(int64_t position, float frequency) {
 /// Throws Error unless a cache of such sizes and numbers makes sense.
 void check_rope(float theta, int64_t dim, int64_t positions, const RopeScaling& scaling);
 
+/// Scaled frequencies of the dim / 2 pairs.
+std::vector<float> rope_frequencies(const SfuView& sfu, float theta, int dim, const RopeScaling& scaling);
+/// One row of a cache in fp32: cosines, then sines.
+void rope_row(const std::vector<float>& frequencies, int64_t position, float* row);
 /// The whole cache in fp32, before its rounding to the model's type: [positions][dim], cos in the first half of a row.
 std::vector<float> rope_cache(const SfuTables& sfu, float theta, int dim, int64_t positions,
                               const RopeScaling& scaling);

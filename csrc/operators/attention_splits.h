@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "base/integers.h"
+
 namespace qf {
 
 /// Rows (query x head of a group) and keys of one thread block's tile.
@@ -20,8 +22,6 @@ struct AttentionSizes {
   int64_t head_size;
   int64_t sm_count;
 };
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 AttentionTile fa3_tile(int64_t queries, int64_t group, int64_t head_size);
 /// Upper bound that the host computes from the longest query and key lengths of the call, as if that sequence were

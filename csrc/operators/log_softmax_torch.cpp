@@ -16,7 +16,8 @@ constexpr int kThreads = kSoftmaxThreads;
 constexpr int64_t kSmallest = 2048;
 
 /// Sum of exp(x - largest): each thread's over what it reads, then two rounds of warp shuffles.
-float exp_sum(const OperatorContext& context, const float* x, float largest, int64_t columns, const SoftmaxReading& how) {
+float exp_sum(const OperatorContext& context, const float* x, float largest, int64_t columns,
+              const SoftmaxReading& how) {
   const VectorOps& ops = vector_ops(context.isa);
   const auto scale = scratch(kThreads * how.vector), mantissa = scratch(kThreads * how.vector);
   float partial[kThreads] = {};

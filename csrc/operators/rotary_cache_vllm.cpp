@@ -9,20 +9,12 @@ namespace qf {
 
 void rotary_cache_vllm(const OperatorContext& context, const RotaryCacheArgs& args) {
   const VectorOps& ops = vector_ops(context.isa);
-  const int dim = static_cast<int>(args.head_size);
-  const int half = dim / 2;
-  std::vector<float> frequency(static_cast<size_t>(half));
-  for (int i = 0; i < half; ++i) {
-    frequency[static_cast<size_t>(i)] =
-        rope_scaled_frequency(rope_inverse_frequency(*context.sfu, args.theta, dim, i), args.scaling);
-  }
+  const int64_t dim = args.head_size;
+  const std::vector<float> frequencies =
+      rope_frequencies(*context.sfu, args.theta, static_cast<int>(dim), args.scaling);
   context.pool->run(args.positions, [&](int64_t position) {
     std::vector<float> row(static_cast<size_t>(dim));
-    for (int i = 0; i < half; ++i) {
-      const float angle = rope_angle(position, frequency[static_cast<size_t>(i)]);
-      row[static_cast<size_t>(i)] = cuda_cosf(angle);
-      row[static_cast<size_t>(half) + static_cast<size_t>(i)] = cuda_sinf(angle);
-    }
+    rope_row(frequencies, position, row.data());
     ops.narrow(args.dtype, row.data(), dim, static_cast<uint16_t*>(args.out) + position * dim);
   });
 }

@@ -12,10 +12,10 @@ constexpr int kSoftmaxThreads = 1024;
 /// Three stretches of a row: `unaligned` elements, thread first_lane + i the i-th; `vectors` elements, thread t their
 /// vectors t, t + 1024, ...; the rest, thread t its elements t, t + 1024, ...
 struct SoftmaxReading {
-  int64_t vector;      // elements of a vector: 16 bytes of what the kernel reads
-  int64_t unaligned;   // at most one per thread
+  int64_t vector;     // elements of a vector: 16 bytes of what the kernel reads
+  int64_t unaligned;  // at most one per thread
   int64_t first_lane;
-  int64_t vectors;     // a multiple of `vector`
+  int64_t vectors;  // a multiple of `vector`
 };
 
 /// fp16 logits are read as they are, bf16 ones widened to fp32 first.

@@ -7,7 +7,11 @@ done
 """
 
 import numpy as np
-from test_cuda_operators import both, gpu, numbers
+from test_cuda_attention import UNITS, sequence
+from test_cuda_operators import FORMS, both, gpu, numbers, same
+
+from qforensics import _core
+from qforensics._sfu import sfu_tables
 
 
 def vllm(dtype: str) -> None:
@@ -40,8 +44,25 @@ def fp32() -> None:
     both("tables", "fp32", "rotary", "fp32", numbers("fp32", "normal", (7, 5, 64)), np.arange(7), cache)
 
 
+def attention(profile: str, compute_major: int, dtype: str, unit: str) -> None:
+    tables = sfu_tables(lg2=True)
+    device = _core.DeviceOperatorRuntime(profile, compute_major, tables, own_sfu=False)
+    host = _core.OperatorRuntime(profile, compute_major, tables, _core.best_isa(), 8)
+    lengths = [(1, 1500), (20, 30), (3, 90)]  # the first one's keys are split
+    batch = [sequence("normal", FORMS[dtype], q, k, (4, 2), 64, k) for q, k in lengths]
+    arrays = [[s[i] if dtype == "fp32" else s[i].view(np.uint16) for s in batch] for i in range(3)]
+    numbers, sm_count = UNITS[unit]
+    call = (dtype, *arrays, 0.125, sm_count, *numbers)
+    for found, wanted in zip(device.attention(*call), host.attention(*call, []), strict=True):
+        same(found, wanted)
+
+
 if __name__ == "__main__":
     vllm("fp16")
     vllm("bf16")
     fp32()
+    for half in ("fp16", "bf16"):
+        attention("vllm-0.21-eager", 8, half, "a100")
+        attention("vllm-0.21-eager", 9, half, "h200")
+    attention("fp32", 9, "fp32", "h200")
     print("done")

@@ -121,6 +121,8 @@ def test_fp32(heads: tuple[int, int], size: int, queries: int, keys: int) -> Non
     assert_equals_the_cpu([inputs], "a100", definition="fp32", profile="fp32")
     inputs[0] *= 30
     assert_equals_the_cpu([inputs], "a100", definition="fp32", profile="fp32")
+    special = sequence("special", np.dtype(np.float32), queries, keys, heads, size, keys)
+    assert_equals_the_cpu([special], "a100", definition="fp32", profile="fp32")
 
 
 @pytest.mark.parametrize("unit", ["a100", "h200"])

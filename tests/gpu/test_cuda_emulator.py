@@ -6,11 +6,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from qforensics import kernels
+from qforensics import _core, kernels, plans
 from vector_cases import Case, all_cases, assert_same_bits, parameters
 
 FIXED = [case for case in all_cases() if not case.outputs_that_vary]
 FAMILIES = ["normal", "wide", "cancelling", "subnormal", "zeros", "special"]
+NUMBERS = {"tinygemm": [ml_dtypes.bfloat16]}
+NUMBERS |= {kernel: [np.float16, ml_dtypes.bfloat16] for kernel in ("marlin", "machete", "cublas")}
 DEVICES = ["a100", "h200", "v100", "l40s"]
 
 
@@ -102,6 +104,54 @@ def test_other_kernels_equal_the_cpu(kernel: str, m: int, family: str, device: s
     call = {"group_size": 128, "device": device, "seed": 3, **options}
     wanted = kernels.emulate(kernel, *inputs, **call)
     assert_equal_bits(kernels.emulate(kernel, *inputs, executor="cuda", **call), wanted)
+
+
+def both(kernel: str, *inputs: Any, **call: Any) -> np.ndarray:
+    """The GPU's outputs, which are the CPU's."""
+    call = {"seed": 3, **call}
+    found = kernels.emulate(kernel, *inputs, executor="cuda", **call)
+    assert_equal_bits(found, kernels.emulate(kernel, *inputs, **call))
+    return found
+
+
+@pytest.mark.parametrize("kernel", ["marlin", "machete", "awq", "exllama", "cublas", "hgemm", "tinygemm"])
+@pytest.mark.parametrize("group", [128, -1])
+@pytest.mark.parametrize("m", [1, 20, 300])
+def test_bias(kernel: str, group: int, m: int) -> None:
+    """Each of the epilogue's rules: marlin fuses the channel scale with it, awq has another from 256 rows on."""
+    x, *weight = problem("normal", m, 256, 512, group, m)
+    bias = np.random.default_rng(m).standard_normal(256).astype(np.float16)
+    for number in NUMBERS.get(kernel, [np.float16]):
+        call = {"group_size": group, "device": "h200"}
+        with_bias = both(kernel, x.astype(number), *weight, bias=bias.astype(number), **call)
+        assert (with_bias != both(kernel, x.astype(number), *weight, **call)).any()
+
+
+@pytest.mark.parametrize("kernel", ["marlin", "exllama", "cublas", "hgemm"])
+@pytest.mark.parametrize("m", [5, 60])
+def test_activation_order(kernel: str, m: int) -> None:
+    """Some kernels multiply in the sorted order of K, some in the file's."""
+    index = np.random.default_rng(1).permutation(np.repeat(np.arange(8, dtype=np.int32), 64))
+    both(kernel, *problem("normal", m, 256, 512, 64, m), group_size=64, device="h200", group_index=index)
+
+
+@pytest.mark.parametrize("m", [1, 20, 300])
+@pytest.mark.parametrize("special", [False, True])
+def test_fp32_weights(m: int, special: bool) -> None:
+    """Dense weights that no 16-bit format holds."""
+    rng = np.random.default_rng(m)
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, 512), (192, 512)))
+    if special:
+        x[0, 3], weight[5, 7], weight[6, 7] = np.nan, np.inf, -np.inf
+        x[-1, 7] = np.inf
+    options = _core.KernelOptions()
+    options.dense = True
+    plan = plans.make_plan("fp32", (m, 192, 512), -1, "h200", "fp32", options)._core_plan
+    packed, runner = _core.pack_dense(weight), _core.KernelRunner(_core.best_isa(), 4)
+    wanted = _core.emulate_gemm(plan, packed, x, None, runner, 0, True)
+    found = _core.emulate_gemm_cuda(plan, packed, x, None, 0, True, None, _core.default_workspace)
+    assert_equal_bits(found, wanted)
+    assert np.isnan(wanted).any() == special
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -68,6 +68,12 @@ def test_every_int4_variant_has_the_cpus_bits(tmp_path, family, method, device):
         same_runs(tmp_path / "int4", variant=variant, device=device, seed=3)
 
 
+def by_id(rows: qf.LogprobRows) -> list[dict[int, bytes]]:
+    """Per row: id -> bits."""
+    spans = [slice(*span) for span in zip(rows.offsets[:-1], rows.offsets[1:], strict=True)]
+    return [{int(i): v.tobytes() for i, v in zip(rows.ids[s], rows.logprobs[s], strict=True)} for s in spans]
+
+
 def test_batches_and_requested_ids_have_the_cpus_bits(tmp_path):
     write_model(tmp_path / "m", "llama", DTYPES["fp16"])
     prompts = [tokens(900, count, seed=count) for count in (5, 40, 1, 200)]
@@ -76,8 +82,8 @@ def test_batches_and_requested_ids_have_the_cpus_bits(tmp_path):
     for wanted, found in zip(cpu, gpu.teacher_force_batch(cpu), strict=True):
         assert found.numbers_digest == wanted.numbers_digest
     for wanted, found in zip(cpu, gpu.teacher_force_batch(cpu, top_k=3), strict=True):  # 47 ids are asked for singly
-        assert qf.compare(wanted, found).differing == 0
-        assert found.decode.entries == wanted.decode.entries
+        for a, b in ((wanted.prefill, found.prefill), (wanted.decode, found.decode)):
+            assert by_id(a) == by_id(b)
 
 
 def test_another_gpu_or_weight_differs(tmp_path):
@@ -99,7 +105,7 @@ def test_two_layers_of_an_8b_model_have_the_cpus_bits():
         for key in ("targets", "offsets", "ids", "logprobs"):
             assert gpu[phase][key].tobytes() == cpu[phase][key].tobytes(), (phase, key)
     assert len(cpu["prefill"]["logprobs"]) >= 69 * 20
-    assert len(np.unique(cpu["prefill"]["ids"])) > 1000  # rows that say different things
+    assert len(np.unique(cpu["prefill"]["logprobs"])) > 1000  # rows that say different things
 
 
 @pytest.mark.parametrize(("kernel", "m"), [("marlin", 70), ("awq", 300), ("exllama", 40), ("openvino", 50)])

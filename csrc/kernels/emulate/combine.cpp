@@ -6,15 +6,9 @@
 #include "kernels/emulate/convert.h"
 #include "kernels/emulate/race_order.h"
 #include "kernels/emulate/round_to_odd.h"
+#include "kernels/parts.h"
 
 namespace qf {
-namespace {
-
-Narrow narrow_for(Format format) {
-  return format == Format::fp16 ? Narrow::fp16 : (format == Format::bf16 ? Narrow::bf16 : Narrow::none);
-}
-
-}  // namespace
 
 const float* combine_row(Isa isa, const Tree& tree, const LeafRow& leaves, float* scratch) {
   const int64_t leaf_count = static_cast<int64_t>(tree.leaves.size());
@@ -53,7 +47,7 @@ const float* race_row(Isa isa, const Tree& tree, const LeafRow& leaves, const Ex
 }
 
 void finish_row(Isa isa, const EpilogueArgs& args, const float* root, int64_t columns, void* out, float* scratch) {
-  const Narrow narrow = narrow_for(args.rule->output);
+  const Narrow narrow = narrow_of(args.rule->output);
   for (int64_t c = 0; c < columns; ++c) scratch[c] = root[c];
   if (args.rule->bias == BiasRule::before_rounding) {
     for (int64_t c = 0; c < columns; ++c) scratch[c] += args.bias[c];

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/bits.h"
 #include "base/error.h"
 #include "base/half.h"
 #include "kernels/emulate/convert.h"
@@ -26,7 +27,7 @@ void dequantize_stretch(Isa isa, const GroupRule& rule, const CodeStretch& s) {
   for (int q = 0; q < 16; ++q) {
     for (int c = 0; c < kPanelWidth; ++c) {
       const float product = (static_cast<float>(q) - rule.base[c]) * rule.scale[c];
-      const float sum = rule.odd ? add_to_odd(product, rule.add[c]) : product + rule.add[c];
+      const float sum = rule.sum == SumRule::to_odd ? add_to_odd(product, rule.add[c]) : product + rule.add[c];
       values[q][c] = narrowed(rule.narrow, sum);
     }
   }
@@ -46,6 +47,21 @@ void run_stretch(Isa isa, const GroupRule& rule, const CodeStretch& stretch) {
   if (rule.tame && isa == Isa::avx2) return avx2::dequantize_stretch(rule, stretch);
 #endif
   dequantize_stretch(isa, rule, stretch);
+}
+
+/// Whether (q - base) * s + o is exact in fp32 for every code, column by column: |q - base| < 16, s has at most 11
+/// significant bits, and o, a bf16 number, 8. With exponents e and f of s and o all terms are multiples of the smaller
+/// of 2^(e - 10) and 2^(f - 7), and the sum is below 2^24 of them.
+bool sums_are_exact(const GroupRule& r) {
+  bool exact = true;
+  for (int c = 0; c < kPanelWidth; ++c) {
+    const uint32_t offset = float_bits(r.add[c]), scale = float_bits(r.scale[c]);
+    const auto exponent = [](uint32_t bits) { return std::max(static_cast<int>(bits >> 23 & 255), 1); };
+    const int gap = exponent(scale) - exponent(offset);
+    const bool zero = (offset << 1) == 0 || (scale << 1) == 0;
+    exact &= (offset & 0xFFFF) == 0 && (zero || (gap >= -12 && gap <= 11));
+  }
+  return exact;
 }
 
 }  // namespace
@@ -79,8 +95,10 @@ GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& w, int64_t pa
     case WeightRule::real:
     case WeightRule::dense: break;
   }
-  r.odd = !w.offsets.empty();
-  if (r.odd) std::copy_n(w.offsets.data() + at, kPanelWidth, r.add);
+  if (!w.offsets.empty()) {
+    std::copy_n(w.offsets.data() + at, kPanelWidth, r.add);
+    r.sum = sums_are_exact(r) ? SumRule::exact : SumRule::to_odd;
+  }
   r.tame = true;
   for (int c = 0; c < kPanelWidth; ++c) r.tame &= std::fabs(r.scale[c]) < 0x1p100f && std::fabs(r.add[c]) < 0x1p100f;
   return r;

@@ -1,8 +1,8 @@
 // A panel's weights as the numbers that enter the arithmetic.
 //
-// Every rule on codes has the form narrow((q - base) * scale + add). The product is exact in fp32 (few bits); so is the
-// sum (common unit), except with stored float offsets, where it is rounded to odd: either way one rounding is left.
-// `group_rule` is the only place that knows the rules; the loops only apply them.
+// Every rule on codes has the form narrow((q - base) * scale + add). The product is exact in fp32 (few bits); SumRule
+// says how the sum is taken so that one rounding is left. `group_rule` is the only place that knows the rules; the
+// loops only apply them.
 #pragma once
 
 #include "kernels/pack/packed_weight.h"
@@ -10,12 +10,18 @@
 
 namespace qf {
 
+enum class SumRule : uint8_t {
+  common_unit,  // exact in fp32, and still so with another 2^12 scales in it
+  exact,        // a stored float offset; exact in fp32 for every code
+  to_odd,       // a stored float offset; rounded to odd, see round_to_odd.h
+};
+
 struct GroupRule {
   alignas(64) float base[kPanelWidth];
   alignas(64) float scale[kPanelWidth];
   alignas(64) float add[kPanelWidth];
   Narrow narrow;
-  bool odd;   // the sum is rounded to odd (stored float offsets), see round_to_odd.h
+  SumRule sum;
   bool tame;  // scales and addends lie below 2^100: no overflow, no NaN, whatever the order of operations
 };
 

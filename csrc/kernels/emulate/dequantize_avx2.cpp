@@ -52,7 +52,7 @@ void run(const GroupRule& rule, const CodeStretch& s, int first) {
 
 template <Narrow narrow>
 void run_any(const GroupRule& rule, const CodeStretch& s, int first) {
-  return rule.odd ? run<narrow, true>(rule, s, first) : run<narrow, false>(rule, s, first);
+  return rule.sum == SumRule::to_odd ? run<narrow, true>(rule, s, first) : run<narrow, false>(rule, s, first);
 }
 
 }  // namespace

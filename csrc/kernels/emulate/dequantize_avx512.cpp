@@ -8,14 +8,14 @@ namespace {
 // A code becomes a float without shifts: its nibble is put under the exponent of a power of two, so that lane j holds
 // offset + q exactly. Columns 0..7 (low nibbles, byte 2 of a lane): 128 + q; columns 8..15 (high nibbles, byte 1):
 // 2048 + q. The offset goes away in the addend: (q - base) * scale + add = (offset + q) * scale + (add - (offset +
-// base) * scale), all of it exact in fp32 (at most 12 + 11 bits). Where the sum is to be rounded to odd, the offset
-// goes away first: q - base = (offset + q) - (offset + base).
+// base) * scale), all of it exact in fp32 (at most 12 + 11 bits). Beside a stored offset there is no room for that: it
+// goes away first, q - base = (offset + q) - (offset + base).
 __m512 lanes(float low, float high) { return _mm512_mask_mov_ps(_mm512_set1_ps(low), 0xFF00, _mm512_set1_ps(high)); }
 __m512i lanes(int low, int high) {
   return _mm512_mask_mov_epi32(_mm512_set1_epi32(low), 0xFF00, _mm512_set1_epi32(high));
 }
 
-template <bool odd>
+template <SumRule sum>
 struct CodeLanes {
   __m512i spread[2], nibble, magic;
   __m512 base, scale, addend;
@@ -34,15 +34,16 @@ struct CodeLanes {
     scale = _mm512_load_ps(rule.scale);
     base = _mm512_add_ps(lanes(128.0f, 2048.0f), _mm512_load_ps(rule.base));
     addend = _mm512_load_ps(rule.add);
-    if constexpr (!odd) addend = _mm512_sub_ps(addend, _mm512_mul_ps(base, scale));
+    if constexpr (sum == SumRule::common_unit) addend = _mm512_sub_ps(addend, _mm512_mul_ps(base, scale));
   }
   /// Row 0 or 1 of the 16 bytes that every quarter of `bytes` holds.
   __m512 weights(__m512i bytes, int row) const {
     const __m512i placed = _mm512_shuffle_epi8(bytes, spread[row]);
     const __m512i magic_code = _mm512_ternarylogic_epi32(placed, nibble, magic, 0xEA);  // (placed & nibble) | magic
     const __m512 offset_code = _mm512_castsi512_ps(magic_code);
-    if constexpr (odd) return to_odd(_mm512_sub_ps(offset_code, base));
-    return _mm512_fmadd_ps(offset_code, scale, addend);
+    if constexpr (sum == SumRule::common_unit) return _mm512_fmadd_ps(offset_code, scale, addend);
+    const __m512 code = _mm512_sub_ps(offset_code, base);
+    return sum == SumRule::exact ? _mm512_fmadd_ps(code, scale, addend) : to_odd(code);
   }
   /// code * scale + addend rounded to odd. Rounded down and up, an inexact sum gives two neighbours, one of them odd;
   /// an exact one gives itself twice, except for zero, where up is right (+0, as rounded to nearest).
@@ -170,9 +171,9 @@ struct PairWriter {
   }
 };
 
-template <Narrow narrow, bool odd>
+template <Narrow narrow, SumRule sum>
 void run(const GroupRule& rule, const CodeStretch& s) {
-  const CodeLanes<odd> lanes(rule);
+  const CodeLanes<sum> lanes(rule);
   const PairWriter<narrow> write{{}, FloatCodes(s.lowest_exponent), CellWriter(s.exponent, s.lowest_exponent)};
   int64_t k = 0;
   for (; k + 2 <= s.count; k += 2) {
@@ -216,27 +217,42 @@ void write_four(const SharedPanels& panels, const Halves& half) {
   }
 }
 
+/// Exponent codes of 32 bf16 numbers.
+struct Bf16Codes {
+  __m512i lowest = _mm512_set1_epi16(1), offset = _mm512_set1_epi16(kWordCode.bias - 127);
+
+  __m512i operator()(__m512i words) const {
+    const __m512i field = _mm512_srli_epi16(_mm512_slli_epi16(words, 1), 8);
+    const __mmask32 nonzero = _mm512_test_epi16_mask(words, _mm512_set1_epi16(0x7FFF));
+    const __m512i code = _mm512_maskz_add_epi16(nonzero, _mm512_max_epu16(field, lowest), offset);
+    const __mmask32 special = _mm512_cmpeq_epi16_mask(field, _mm512_set1_epi16(255));
+    return _mm512_mask_mov_epi16(code, special, _mm512_set1_epi16(kWordCode.special));
+  }
+};
+
 /// number(p, k, row): row k + row of panel p, bits of 16 bf16 numbers as fp32.
 template <class Numbers>
 void write_two(const SharedPanels& panels, const Numbers& number) {
-  const FloatCodes codes(-126);
+  const Bf16Codes codes;
   for (int64_t k = 0; k < panels.count; k += 2) {
     for (int row = 0; row < 2; ++row) {
-      __m512i cell[2];
-      for (int p = 0; p < 2; ++p) {
-        const __m512 value = _mm512_castsi512_ps(number(p, k, row));
-        _mm512_storeu_ps(panels.value + p * panels.value_stride + (k + row) * kPanelWidth, value);
-        cell[p] = codes(value);
-      }
-      _mm512_storeu_si512(panels.cells + (k + row) * kCellBytes,
-                          _mm512_or_si512(cell[0], _mm512_slli_epi32(cell[1], 16)));
+      const __m512i first = number(0, k, row), second = number(1, k, row);
+      float* const value = panels.value + (k + row) * kPanelWidth;
+      _mm512_storeu_si512(value, first);
+      _mm512_storeu_si512(value + panels.value_stride, second);
+      const __m512i words = _mm512_or_si512(_mm512_srli_epi32(first, 16), second);
+      _mm512_storeu_si512(panels.cells + (k + row) * kCellBytes, codes(words));
     }
   }
 }
 
 template <Narrow narrow>
 void run_any(const GroupRule& rule, const CodeStretch& s) {
-  return rule.odd ? run<narrow, true>(rule, s) : run<narrow, false>(rule, s);
+  switch (rule.sum) {
+    case SumRule::common_unit: return run<narrow, SumRule::common_unit>(rule, s);
+    case SumRule::exact: return run<narrow, SumRule::exact>(rule, s);
+    case SumRule::to_odd: return run<narrow, SumRule::to_odd>(rule, s);
+  }
 }
 
 }  // namespace
@@ -252,16 +268,21 @@ void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch) {
 void dequantize_shared(const GroupRule* rules, const uint8_t* codes, int64_t code_stride, const SharedPanels& panels) {
   const CodePairs source{codes, code_stride};
   if (rules[0].narrow == Narrow::fp16) {
-    const CodeLanes<false> lanes[4] = {CodeLanes<false>(rules[0]), CodeLanes<false>(rules[1]),
-                                       CodeLanes<false>(rules[2]), CodeLanes<false>(rules[3])};
+    using Lanes = CodeLanes<SumRule::common_unit>;
+    const Lanes lanes[4] = {Lanes(rules[0]), Lanes(rules[1]), Lanes(rules[2]), Lanes(rules[3])};
     return write_four(panels, [&](int p, int64_t k, int row) { return to_half(lanes[p].weights(source(p, k), row)); });
   }
   const auto run = [&](const auto& first, const auto& second) {
     write_two(panels,
               [&](int p, int64_t k, int row) { return to_bf16((p == 0 ? first : second).weights(source(p, k), row)); });
   };
-  if (rules[0].odd) return run(CodeLanes<true>(rules[0]), CodeLanes<true>(rules[1]));
-  run(CodeLanes<false>(rules[0]), CodeLanes<false>(rules[1]));
+  // sums that are exact are so rounded to odd as well
+  switch (rules[0].sum > rules[1].sum ? rules[0].sum : rules[1].sum) {
+    case SumRule::common_unit:
+      return run(CodeLanes<SumRule::common_unit>(rules[0]), CodeLanes<SumRule::common_unit>(rules[1]));
+    case SumRule::exact: return run(CodeLanes<SumRule::exact>(rules[0]), CodeLanes<SumRule::exact>(rules[1]));
+    case SumRule::to_odd: return run(CodeLanes<SumRule::to_odd>(rules[0]), CodeLanes<SumRule::to_odd>(rules[1]));
+  }
 }
 
 void widen_shared(Format format, const uint16_t* bits, int64_t bit_stride, const SharedPanels& panels) {

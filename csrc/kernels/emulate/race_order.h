@@ -5,17 +5,9 @@
 
 #include <cstdint>
 
-#include "base/host_device.h"
+#include "base/integers.h"
 
 namespace qf {
-
-/// splitmix64 (Steele, Lea, Flood 2014): a full-period mixer, enough to draw orders that look unrelated.
-QF_HD inline uint64_t mix_bits(uint64_t x) {
-  x += 0x9E3779B97F4A7C15u;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-  return x ^ (x >> 31);
-}
 
 /// order[0 .. count): a permutation (Fisher-Yates).
 template <class Index>

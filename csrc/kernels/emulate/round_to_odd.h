@@ -1,6 +1,7 @@
 // a + b in fp32 rounded to odd: the exact sum where it fits, else the neighbour with an odd last bit. A later rounding
 // to at most 22 significant bits then equals one rounding of the exact sum.
 #pragma once
+// nvcc: x[0] = qf::add_to_odd(x[1], x[2]);
 
 #include <cstdint>
 

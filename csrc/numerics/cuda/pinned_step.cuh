@@ -43,7 +43,8 @@ struct Pin {
   uint32_t column;       // their right factor, for lanes whose column belongs to their pair; else 0
 };
 
-/// Exponents of the right factor, unless a caller knows a better first one: E is in [lowest, highest] + right factor - (25 - F). The first window is tried first.
+/// Exponents of the right factor, unless a caller knows a better first one: E is in [lowest, highest] + right factor -
+/// (25 - F). The first window is tried first.
 template <class Format>
 struct PinWindows;
 template <>

@@ -102,7 +102,8 @@ void run_batch(const DeviceOperatorContext& context, const AttentionArgs& args, 
   }
 }
 
-void check_arguments(const AttentionArgs& args, const std::vector<FlashPlan>& plans, const DeviceOperatorContext& context) {
+void check_arguments(const AttentionArgs& args, const std::vector<FlashPlan>& plans,
+                     const DeviceOperatorContext& context) {
   check_flash(args, plans, context.sfu->tables().has_lg2());
   const MatrixUnit& unit = args.unit;
   require(unit.products > 0 && unit.products <= 16 && 16 % unit.products == 0, "attention on CUDA: a unit of ",
@@ -119,7 +120,8 @@ void check_arguments(const AttentionArgs& args, const std::vector<FlashPlan>& pl
   }
 }
 
-void attention_flash(const DeviceOperatorContext& context, const AttentionArgs& args, const std::vector<FlashPlan>& plans) {
+void attention_flash(const DeviceOperatorContext& context, const AttentionArgs& args,
+                     const std::vector<FlashPlan>& plans) {
   check_arguments(args, plans, context);
   const int64_t row_bytes = (args.head_size + 1) * static_cast<int64_t>(sizeof(float));
   const int64_t most = static_cast<int64_t>(context.workspace) / row_bytes;

@@ -1,7 +1,8 @@
 // Attention in fp32 on a GPU: every sum in the order of operators/attention_fp32.cpp.
 //
-// A thread block takes 16 packed rows of a kv head through all keys twice: once for the largest score of each row, once for
-// the exponentials, their sum and the values. Scores are computed twice rather than kept: no workspace, for any length.
+// A thread block takes 16 packed rows of a kv head through all keys twice: once for the largest score of each row, once
+// for the exponentials, their sum and the values. Scores are computed twice rather than kept: no workspace, for any
+// length.
 #include "base/cuda/check.h"
 #include "base/error.h"
 #include "operators/cuda/device_operators.h"

@@ -1,11 +1,11 @@
 // FlashAttention's arithmetic (operators/flash_rows.cpp) on a GPU: one thread block takes some packed rows of a kv head
 // through the key blocks of a part, last to first.
 //
-// Scores: warps share rows and keys; probabilities: by way of shared memory; values: warps share rows and elements, and keep
-// their outputs in registers. Keys and values come in chunks of 32 k, two in shared memory and one in registers.
+// Scores: warps share rows and keys; probabilities: by way of shared memory; values: warps share rows and elements, and
+// keep their outputs in registers. Keys and values come in chunks of 32 k, two in shared memory and one in registers.
 //
-// The CPU takes 32 rows together and stops at the last key that one of them sees, rounded up to 16: which zero products a
-// row meets decides over NaN and -0, so the warps of 32 rows stop there too.
+// The CPU takes 32 rows together and stops at the last key that one of them sees, rounded up to 16: which zero products
+// a row meets decides over NaN and -0, so the warps of 32 rows stop there too.
 #pragma once
 
 #include "base/cuda/check.h"
@@ -130,7 +130,8 @@ struct FlashBlock {
       const int row = unit / (L::head / 8), element = unit % (L::head / 8) * 8;
       const uint16_t* from = tile.sequence.q + tile.packed(row) / tile.job.group * tile.job.q_stride +
                              tile.head_offset(row, L::head) + element;
-      shared.queries.template put<Format>(element / kChunk, row, element % kChunk, *reinterpret_cast<const uint4*>(from), 0);
+      shared.queries.template put<Format>(element / kChunk, row, element % kChunk,
+                                          *reinterpret_cast<const uint4*>(from), 0);
     }
   }
   __device__ void load_keys(int key, int chunk) {
@@ -191,7 +192,8 @@ struct FlashBlock {
       for (int j = 0; j < L::tiles_c; ++j)
 #pragma unroll
         for (int q = 0; q < 4; q += 2) {
-          float* to = shared.scores + (first_row + 16 * i + lane.row(q)) * shared.score_ld + column + 8 * j + lane.column(q);
+          float* to =
+              shared.scores + (first_row + 16 * i + lane.row(q)) * shared.score_ld + column + 8 * j + lane.column(q);
           *reinterpret_cast<float2*>(to) = float2{c[i][j][q], c[i][j][q + 1]};
         }
   }
@@ -219,7 +221,8 @@ struct FlashBlock {
       const int own = tile.padded(most, first_key);
       if (chunk == 0 && own > 0) scale_outputs();
       if (chunk * kChunk < own) {
-        multiply(value_step, out, shared.probabilities, chunk, column_warp * L::tiles_v * 8, min(kChunk, own - chunk * kChunk));
+        multiply(value_step, out, shared.probabilities, chunk, column_warp * L::tiles_v * 8,
+                 min(kChunk, own - chunk * kChunk));
       }
       stage ^= 1;
     }
@@ -250,8 +253,9 @@ struct FlashBlock {
       shared.states.factor[lane.row] = sum == 0.0f ? kKeep : job.sfu.rcp(sum);  // no visible keys: the output stays 0
       if (tile.sequence.parts > 1 && tile.real(lane.row)) {
         const int64_t at = partial_row(tile.sequence, job.group, tile.kv_head, tile.packed(lane.row), tile.item.part);
-        job.log_sums[at] = sum == 0.0f ? -INFINITY
-                                       : flash_log_sum(job.merge, job.sfu, job.scale, shared.states.largest[lane.row], sum);
+        job.log_sums[at] = sum == 0.0f
+                               ? -INFINITY
+                               : flash_log_sum(job.merge, job.sfu, job.scale, shared.states.largest[lane.row], sum);
       }
     }
     __syncthreads();
@@ -310,7 +314,8 @@ __global__ void __launch_bounds__(L::threads, 1) flash_kernel(const FlashJob job
   extern __shared__ __align__(16) char memory[];
   const FlashShared<Step, L> shared(memory, job.block_keys);
   const FlashTile tile(job);
-  for (int i = threadIdx.x; i < FlashShared<Step, L>::kPieces; i += L::threads) shared.pieces[i] = job.sfu.ex2_curve.pieces[i];
+  for (int i = threadIdx.x; i < FlashShared<Step, L>::kPieces; i += L::threads)
+    shared.pieces[i] = job.sfu.ex2_curve.pieces[i];
   for (int i = threadIdx.x; i < L::rows * 4; i += L::threads) {
     shared.states.sums[i] = 0.0f;
     if (i < L::rows) shared.states.largest[i] = -INFINITY;
@@ -325,7 +330,8 @@ template <class Step, class Format, class L>
 void launch_flash(const FlashJob& job, int64_t items, void* stream) {
   auto* kernel = flash_kernel<Step, Format, L>;
   const int bytes = FlashShared<Step, L>::bytes(job.block_keys);
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of flash attention");
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+        "shared memory of flash attention");
   kernel<<<static_cast<unsigned>(items * job.kv_heads), L::threads, bytes, static_cast<cudaStream_t>(stream)>>>(job);
   check_launch("flash attention");
 }

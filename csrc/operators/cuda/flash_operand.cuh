@@ -1,5 +1,5 @@
-// Operands of attention's products: 16-bit numbers from global memory to the rows in shared memory that step_schemes.cuh
-// reads, in chunks of 32 k, with the exponents that the pinned scheme asks for.
+// Operands of attention's products: 16-bit numbers from global memory to the rows in shared memory that
+// step_schemes.cuh reads, in chunks of 32 k, with the exponents that the pinned scheme asks for.
 #pragma once
 
 #include "numerics/cuda/step_schemes.cuh"
@@ -8,8 +8,8 @@ namespace qf::cuda {
 
 constexpr int kChunk = 32;  // k of one chunk: kLd leaves room for no more
 
-/// Marked exponents (exponent_marks.cuh) of two packed numbers, plus `bias`. A zero's may lie some below kZeroMark, an Inf's
-/// or NaN's above kSpecialMark.
+/// Marked exponents (exponent_marks.cuh) of two packed numbers, plus `bias`. A zero's may lie some below kZeroMark, an
+/// Inf's or NaN's above kSpecialMark.
 template <class Format>
 __device__ __forceinline__ uint32_t marked_exponents(uint32_t pair, int bias) {
   using R = PinRange<Format>;
@@ -89,7 +89,8 @@ struct InFlight {
   uint32_t word[kKeyUnits * 4];
   static_assert(kKeyUnits * 4 >= kValueUnits * 2 && kKeyUnits > 0 && kValueUnits > 0);
 
-  /// Elements [element, element + 32) of keys from `key` on; keys beyond the last one repeat it: nobody reads their scores.
+  /// Elements [element, element + 32) of keys from `key` on; keys beyond the last one repeat it: nobody reads their
+  /// scores.
   __device__ void load_keys(const uint16_t* k, int64_t stride, int key, int keys, int element) {
 #pragma unroll
     for (int i = 0; i < kKeyUnits; ++i) {

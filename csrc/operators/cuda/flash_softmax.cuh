@@ -1,4 +1,5 @@
-// The online softmax of a block of keys: scores in shared memory become probabilities, as operators/flash_rows.cpp has it.
+// The online softmax of a block of keys: scores in shared memory become probabilities, as operators/flash_rows.cpp has
+// it.
 #pragma once
 
 #include "operators/cuda/flash_job.h"
@@ -30,7 +31,8 @@ struct Ex2 {
   }
 };
 
-/// kLanes neighbouring lanes share a row: quad thread t = lane % 4 of them, each with every (kLanes / 4)th octet of columns.
+/// kLanes neighbouring lanes share a row: quad thread t = lane % 4 of them, each with every (kLanes / 4)th octet of
+/// columns.
 template <int kLanes>
 struct RowLane {
   static constexpr int kOctets = kLanes / 4;
@@ -68,7 +70,8 @@ __device__ __forceinline__ float quad_sum(const float* p, int padded, bool first
   return sum;
 }
 
-/// One row and block. visible <= 0: the row does not see the block. All lanes of a warp come here with the same `padded`.
+/// One row and block. visible <= 0: the row does not see the block. All lanes of a warp come here with the same
+/// `padded`.
 template <class Format, int kLanes, bool kExponents>
 __device__ void softmax_row(const RowLane<kLanes>& lane, float* scores, int visible, int padded, float log2_scale,
                             const Ex2& ex2, const RowStates& states, const Chunks<kExponents>& probabilities) {

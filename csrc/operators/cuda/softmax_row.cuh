@@ -1,6 +1,6 @@
-// Rows of a vocabulary and the pieces of torch's log-softmax over them: a block of 1,024 threads has a row. The order of
-// its sum is that of softmax_reading.h; everything else of a row is read as vectors of 16 bytes, thread t those numbered
-// t, t + 1024, ...
+// Rows of a vocabulary and the pieces of torch's log-softmax over them: a block of 1,024 threads has a row. The order
+// of its sum is that of softmax_reading.h; everything else of a row is read as vectors of 16 bytes, thread t those
+// numbered t, t + 1024, ...
 #pragma once
 
 #include <type_traits>
