@@ -47,7 +47,8 @@ def build(tensors=TENSORS, linears=LINEARS):
 def request():
     none = {"prefill_offsets": np.zeros(0, np.int64), "prefill_ids": np.zeros(0, np.int32)}
     none |= {"decode_offsets": np.zeros(0, np.int64), "decode_ids": np.zeros(0, np.int32)}
-    return {"prompt": np.array([1, 2], np.int64), "forced": np.zeros(0, np.int64), "new_tokens": 1, "prompt_logprobs": True, **none}
+    ids = {"prompt": np.array([1, 2], np.int64), "forced": np.zeros(0, np.int64)}
+    return {**ids, "new_tokens": 1, "prompt_logprobs": True, **none}
 
 
 def test_whole_weights_run() -> None:

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import qforensics as qf
 from family_models import write_model
 from qforensics import _core, _gpu, _libtorch
+from qforensics.cli import app
+from qforensics.hypotheses import Hypothesis
 
 NO_GPU = _core.gpu_count() == 0 or torch.version.cuda is None
 
@@ -28,6 +31,19 @@ def test_without_a_gpu_the_error_says_what_is_missing(tmp_path):
     with pytest.raises(RuntimeError, match=r"executor 'cuda' cannot be used: .*(driver|CUDA|GPU)"):
         qf.load_model(tmp_path / "m", variant="fp16", executor="cuda")
     assert qf.load_model(tmp_path / "m", variant="fp16", executor="auto").executor == "cpu"
+
+
+@pytest.mark.skipif(not NO_GPU, reason="a GPU can be used here")
+def test_the_command_line_passes_it_on(tmp_path):
+    write_model(tmp_path / "m", "qwen3-tied", torch.float16)
+    wanted = ["generate", "--model", tmp_path / "m", "--prompt-ids", "5,6", "--output", tmp_path / "a.qftrace"]
+    found = {e: CliRunner().invoke(app, [*map(str, wanted), "--executor", e]) for e in ("cpu", "cuda", "tpu")}
+    assert [found[e].exit_code for e in ("cpu", "cuda", "tpu")] == [0, 4, 4]
+    assert "executor 'cuda' cannot be used" in found["cuda"].stderr
+    assert "unknown executor 'tpu'" in found["tpu"].stderr
+    loader = Hypothesis.parse("awq@a100").study_variant("x", executor="cuda").loader
+    with pytest.raises(RuntimeError, match="executor 'cuda' cannot be used"):
+        loader.func(str(tmp_path / "m"), "fp16", "a100", **loader.keywords)
 
 
 def test_a_torch_without_cuda_is_named(monkeypatch):

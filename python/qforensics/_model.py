@@ -284,7 +284,7 @@ def _request(
 
 
 def executor_record(engine: Any) -> dict[str, Any]:
-    """Where an engine computed, JSON-able: name; on a GPU its name and, by kernel, how it took the matrix unit's steps."""
+    """Where an engine computed, JSON-able; of a GPU its name and, by kernel, how it took the matrix unit's steps."""
     found = dict(engine.executor())
     if "schemes" in found:
         found["schemes"] = {kernel: sorted(names) for kernel, names in found["schemes"].items()}
