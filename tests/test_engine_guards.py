@@ -97,3 +97,10 @@ def test_one_call_at_a_time(tmp_path) -> None:
     model.generate([1, 2, 3], max_new_tokens=2, progress=again)
     assert refused
     assert model.generate([1, 2, 3], max_new_tokens=2).generated_ids.size == 2
+
+
+def test_torchs_errors_come_in_one_sentence() -> None:
+    """A cache of 2^50 bytes: torch refuses it, and its stack of C++ frames stays behind."""
+    with pytest.raises(ValueError, match="allocate") as caught:
+        build().run([request() | {"new_tokens": 1 << 42}], 3, 0)
+    assert "frame #" not in str(caught.value)

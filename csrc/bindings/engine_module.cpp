@@ -16,6 +16,7 @@
 #include "operators/attention_splits.h"
 
 #ifdef QF_WITH_CUDA
+#include "base/cuda/gpu.h"
 #include "engine/cuda/cuda_backend.h"
 #endif
 
@@ -33,13 +34,25 @@ std::unique_ptr<Backend> make_backend(const std::string& executor, const Operato
 #endif
 }
 
-/// Runs `call`; what torch says of a full GPU comes without its stack of C++ frames.
-template <class Call>
-auto with_memory_told(const Call& call) {
+/// Where memory ran out on the GPU, an allocation's or a launch's, the sentence begins with what is free.
+std::string with_memory(const std::string& text) {
+#ifdef QF_WITH_CUDA
+  for (const char* sign : {"CUDA out of memory", "CUDA error: out of memory", "cudaErrorMemoryAllocation"}) {
+    if (text.find(sign) != std::string::npos) return "out of GPU memory (" + cuda::memory_text() + "): " + text;
+  }
+#endif
+  return text;
+}
+
+/// Our errors, and torch's without their stack of C++ frames.
+void translate(std::exception_ptr thrown, const py::object& error_class) {
   try {
-    return call();
-  } catch (const c10::OutOfMemoryError& error) {
-    throw Error(std::string("out of GPU memory: ") + error.what_without_backtrace());
+    std::rethrow_exception(std::move(thrown));
+  } catch (const Error& error) {
+    py::set_error(error_class, with_memory(error.what()).c_str());
+  } catch (const c10::Error& error) {
+    const std::string text = error.what_without_backtrace();
+    py::set_error(error_class, with_memory(text.substr(0, text.find("\nException raised from"))).c_str());
   }
 }
 
@@ -165,7 +178,7 @@ py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint6
     py::gil_scoped_release release;
     backend_->enter();
     model().reseed(seed);
-    result = with_memory_told([&] { return run_session(model(), sequences, top_k, report); });
+    result = run_session(model(), sequences, top_k, report);
   }
   py::list steps, out;
   for (const StepRecord& step : result.steps)
@@ -223,9 +236,11 @@ py::dict executor_of(const Engine& engine) {
 PYBIND11_MODULE(_engine, m) {
   namespace py = pybind11;
   using qf::bindings::Engine;
-  using qf::bindings::with_memory_told;
   m.doc() = "qforensics engine: the transformer on LibTorch";
-  py::register_local_exception<qf::Error>(m, "EngineError", PyExc_ValueError);
+  const py::exception<qf::Error> error_class(m, "EngineError", PyExc_ValueError);
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
+    qf::bindings::translate(std::move(thrown), py::module_::import("qforensics._engine").attr("EngineError"));
+  });
   py::class_<Engine>(m, "Engine")
       .def(py::init([](const py::dict& config, const std::string& dtype, const std::string& profile, int compute_major,
                        const std::string& executor, const std::string& isa, int threads,
@@ -236,19 +251,9 @@ PYBIND11_MODULE(_engine, m) {
            py::kw_only(), py::arg("config"), py::arg("dtype"), py::arg("profile"), py::arg("compute_major"),
            py::arg("executor"), py::arg("isa"), py::arg("threads"), py::arg("device"), py::arg("deterministic"),
            py::arg("special").none(true), py::keep_alive<1, 11>())
-      .def(
-          "set_tensor",
-          [](Engine& engine, const std::string& name, int64_t layer, const py::array& array) {
-            with_memory_told([&] { engine.set_tensor(name, layer, array); });
-          },
-          py::arg("name"), py::arg("layer"), py::arg("array"))
-      .def(
-          "set_linear",
-          [](Engine& engine, const std::string& name, int64_t layer, const std::string& kernel,
-             const qf::KernelOptions& options, qf::PackedWeight& weight, const std::optional<py::array>& bias) {
-            with_memory_told([&] { engine.set_linear(name, layer, kernel, options, weight, bias); });
-          },
-          py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"), py::arg("weight"), py::arg("bias"))
+      .def("set_tensor", &Engine::set_tensor, py::arg("name"), py::arg("layer"), py::arg("array"))
+      .def("set_linear", &Engine::set_linear, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"),
+           py::arg("weight"), py::arg("bias"))
       .def("finish", &Engine::finish)
       .def("lacks_lg2", &Engine::lacks_lg2, py::arg("keys"))
       .def("set_special", &Engine::set_special, py::arg("special"), py::keep_alive<1, 2>())

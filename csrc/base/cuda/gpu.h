@@ -24,5 +24,7 @@ std::string why_no_gpu();
 Gpu require_gpu(int index);
 /// Bytes that the current device has left.
 size_t free_memory();
+/// "1.25 GiB of 139.8 GiB free", of the current device.
+std::string memory_text();
 
 }  // namespace qf::cuda
