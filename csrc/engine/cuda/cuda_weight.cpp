@@ -35,7 +35,7 @@ const cuda::DevicePlan& CudaWeight::device_plan(const Plan& plan) {
 }
 
 const cuda::ExpandedWeight* CudaWeight::kept(const Plan& plan, cuda::Scheme scheme) {
-  const cuda::ExpansionKey key = cuda::expansion_key(plan, scheme);
+  const cuda::ExpansionKey key = cuda::expansion_key(plan, weight_, scheme);
   for (const auto& [known, numbers] : kept_) {
     if (known == key) return &numbers;
   }

@@ -50,12 +50,12 @@ void emulate_gemm(const DevicePlan& plan, const DeviceWeight& weight, const Gemm
                scheme);
 }
 
-ExpansionKey expansion_key(const Plan& plan, Scheme scheme) {
+ExpansionKey expansion_key(const Plan& plan, const DeviceWeight& weight, Scheme scheme) {
   const bool unit = uses_unit(plan);
   return {.rule = plan.weight,
           .format = unit ? plan.activations : Format::fp32,
           .lowest = unit ? plan.unit.input_exponent : 0,
-          .file_order = plan.file_order,
+          .file_order = plan.file_order && weight.order.size() > 0,
           .scalar = !unit,
           .exponents = unit && scheme == Scheme::pinned};
 }
@@ -67,7 +67,7 @@ size_t expanded_bytes(const ExpansionKey& key, const DeviceWeight& weight) {
 
 ExpandedWeight expand(const Plan& plan, const DeviceWeight& weight, Scheme scheme, const Allocator& allocator,
                       void* stream) {
-  const ExpansionKey key = expansion_key(plan, scheme);
+  const ExpansionKey key = expansion_key(plan, weight, scheme);
   ExpandedWeight out;
   if (key.scalar) {
     out.scalar = expand_weight_fp32(plan, weight, allocator, stream);

@@ -30,14 +30,15 @@ Scheme plan_scheme(const Plan& plan, OwnUnit own);
 /// What a weight's plain numbers depend on besides the weight.
 struct ExpansionKey {
   WeightRule rule;
-  Format format;  // of the numbers
-  int lowest;     // their smallest normal exponent
-  bool file_order, scalar, exponents;
+  Format format;    // of the numbers
+  int lowest;       // their smallest normal exponent
+  bool file_order;  // of a weight that has another one
+  bool scalar, exponents;
 
   bool operator==(const ExpansionKey&) const = default;
 };
 
-ExpansionKey expansion_key(const Plan& plan, Scheme scheme);
+ExpansionKey expansion_key(const Plan& plan, const DeviceWeight& weight, Scheme scheme);
 /// Device memory of that form.
 size_t expanded_bytes(const ExpansionKey& key, const DeviceWeight& weight);
 
