@@ -48,7 +48,7 @@ class CudaBackend final : public Backend {
     require_torch_cuda();
     empty_cache();
     machine_ = {torch_allocator(), current_stream(), cuda::own_unit(gpu_.compute_capability), {}};
-    faults_.emplace(machine_.memory, machine_.stream);
+    faults_ = std::make_unique<cuda::Faults>(machine_.memory, machine_.stream);
   }
 
   at::Device device() const override { return at::Device(at::kCUDA, 0); }
@@ -95,7 +95,7 @@ class CudaBackend final : public Backend {
 
  private:
   cuda::DeviceOperatorContext context() const {
-    return {&machine_.memory, machine_.stream, sfu_ ? &*sfu_ : nullptr, &*faults_, machine_.own};
+    return {&machine_.memory, machine_.stream, sfu_ ? &*sfu_ : nullptr, faults_.get(), machine_.own};
   }
   at::Tensor upload_ids(const std::vector<int32_t>& ids) const { return here(at::tensor(ids, at::kInt)); }
 
@@ -139,7 +139,7 @@ class CudaBackend final : public Backend {
   cuda::Gpu gpu_;
   cuda::DeviceOperatorSet operators_;
   CudaMachine machine_{};
-  std::optional<cuda::Faults> faults_;
+  std::unique_ptr<cuda::Faults> faults_;
   std::optional<cuda::DeviceSfu> sfu_;
 };
 
