@@ -7,6 +7,7 @@
 #include "bindings/arrays.h"
 #include "bindings/core_topics.h"
 #include "bindings/kernel_arrays.h"
+#include "kernels/pack/packed_weight.h"
 
 #ifdef QF_WITH_CUDA
 #include "base/cuda/gpu.h"
