@@ -30,7 +30,7 @@ TENSORS = {
 
 def build(tensors=TENSORS, linears=LINEARS):
     engine = _import_engine().Engine(
-        config=SIZES, dtype="fp32", profile="fp32", compute_major=9, isa="portable", threads=1,
+        config=SIZES, dtype="fp32", profile="fp32", compute_major=9, executor="cpu", isa="portable", threads=1,
         device=_core.DeviceNumbers(device_numbers(device("h200"))), deterministic=True, special=None,
     )  # fmt: skip
     for name, shape in tensors.items():
@@ -47,7 +47,8 @@ def build(tensors=TENSORS, linears=LINEARS):
 def request():
     none = {"prefill_offsets": np.zeros(0, np.int64), "prefill_ids": np.zeros(0, np.int32)}
     none |= {"decode_offsets": np.zeros(0, np.int64), "decode_ids": np.zeros(0, np.int32)}
-    return {"prompt": np.array([1, 2], np.int64), "forced": np.zeros(0, np.int64), "new_tokens": 1, **none}
+    ids = {"prompt": np.array([1, 2], np.int64), "forced": np.zeros(0, np.int64)}
+    return {**ids, "new_tokens": 1, "prompt_logprobs": True, **none}
 
 
 def test_whole_weights_run() -> None:
@@ -96,3 +97,10 @@ def test_one_call_at_a_time(tmp_path) -> None:
     model.generate([1, 2, 3], max_new_tokens=2, progress=again)
     assert refused
     assert model.generate([1, 2, 3], max_new_tokens=2).generated_ids.size == 2
+
+
+def test_torchs_errors_come_in_one_sentence() -> None:
+    """A cache of 2^50 bytes: torch refuses it, and its stack of C++ frames stays behind."""
+    with pytest.raises(ValueError, match="allocate") as caught:
+        build().run([request() | {"new_tokens": 1 << 42}], 3, 0)
+    assert "frame #" not in str(caught.value)

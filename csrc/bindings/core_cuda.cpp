@@ -7,6 +7,7 @@
 #include "bindings/arrays.h"
 #include "bindings/core_topics.h"
 #include "bindings/kernel_arrays.h"
+#include "kernels/pack/packed_weight.h"
 
 #ifdef QF_WITH_CUDA
 #include "base/cuda/gpu.h"
@@ -31,6 +32,9 @@ py::dict gpu_info(int index) {
   return out;
 }
 
+/// First row and number of rows.
+using Rows = std::pair<int64_t, int64_t>;
+
 /// Operands of one call on the first GPU.
 struct DeviceCall {
   cuda::OwnUnit own;
@@ -48,25 +52,28 @@ struct DeviceCall {
         bias(cuda::upload(allocator, static_cast<const char*>(addend), addend_bytes, nullptr)),
         out(allocator, out_bytes, nullptr) {}
 
-  void run(cuda::Scheme scheme, uint64_t seed, bool deterministic) const {
+  void run(cuda::Scheme scheme, uint64_t seed, bool deterministic, Rows rows) const {
     const Plan& p = plan.plan();
-    const GemmArgs args{activations.data(), p.k, bias.data(), out.data(), p.n, 0, p.m};
+    const GemmArgs args{activations.data(), p.k, bias.data(), out.data(), p.n, rows.first, rows.second};
     cuda::emulate_gemm(plan, weight, args, {&allocator, nullptr, own, seed, deterministic}, scheme);
   }
 };
 
 py::array emulate_gemm_cuda(const Plan& plan, const PackedWeight& weight, const py::array& activations,
                             const std::optional<py::array>& bias, uint64_t seed, bool deterministic,
-                            const std::optional<std::string>& scheme, size_t workspace) {
+                            const std::optional<std::string>& scheme, size_t workspace,
+                            const std::optional<std::pair<int64_t, int64_t>>& rows) {
   check_gemm_arrays(plan, activations, bias);
-  py::array out = new_output(plan, plan.m);
+  const Rows part = rows.value_or(Rows{0, plan.m});
+  require(part.second >= 0, "rows: ", part.second, " of them");
+  py::array out = new_output(plan, part.second);
   void* host_out = out.mutable_data();
   const void *x = activations.data(), *addend = bias ? bias->data() : nullptr;
   const auto x_bytes = static_cast<size_t>(activations.nbytes()), out_bytes = static_cast<size_t>(out.nbytes());
   const size_t addend_bytes = bias ? static_cast<size_t>(bias->nbytes()) : 0;
   py::gil_scoped_release release;
   const DeviceCall call(plan, weight, x, x_bytes, addend, addend_bytes, out_bytes, workspace);
-  call.run(scheme ? cuda::parse_scheme(*scheme) : cuda::plan_scheme(plan, call.own), seed, deterministic);
+  call.run(scheme ? cuda::parse_scheme(*scheme) : cuda::plan_scheme(plan, call.own), seed, deterministic, part);
   cuda::copy_to_host(host_out, call.out.data(), out_bytes, nullptr);
   return out;
 }
@@ -82,7 +89,7 @@ std::vector<float> time_gemm_cuda(const Plan& plan, const PackedWeight& weight, 
   cuda::keep_freed_memory();
   const DeviceCall call(plan, weight, x, x_bytes, nullptr, 0, out_bytes, cuda::kWorkspace);
   const cuda::Scheme chosen = scheme ? cuda::parse_scheme(*scheme) : cuda::plan_scheme(plan, call.own);
-  return cuda::time_calls(repeats, nullptr, [&] { call.run(chosen, 0, true); });
+  return cuda::time_calls(repeats, nullptr, [&] { call.run(chosen, 0, true, {0, plan.m}); });
 }
 
 py::tuple step_test(int products, int fraction_bits, int zero_exponent, bool half_output, int input_exponent,
@@ -124,7 +131,8 @@ void bind_gpu_only(py::module_& m) {
 }
 py::dict gpu_info(int) { refuse(); }
 py::array emulate_gemm_cuda(const Plan&, const PackedWeight&, const py::array&, const std::optional<py::array>&,
-                            uint64_t, bool, const std::optional<std::string>&, size_t) {
+                            uint64_t, bool, const std::optional<std::string>&, size_t,
+                            const std::optional<std::pair<int64_t, int64_t>>&) {
   refuse();
 }
 void bind_gpu_only(py::module_& m) {
@@ -146,7 +154,8 @@ void bind_cuda(py::module_& m) {
   bind_gpu_only(m);
   m.def("gpu_info", &gpu_info, py::arg("index"));
   m.def("emulate_gemm_cuda", &emulate_gemm_cuda, py::arg("plan"), py::arg("weight"), py::arg("activations"),
-        py::arg("bias"), py::arg("seed"), py::arg("deterministic"), py::arg("scheme"), py::arg("workspace"));
+        py::arg("bias"), py::arg("seed"), py::arg("deterministic"), py::arg("scheme"), py::arg("workspace"),
+        py::arg("rows") = py::none());
 }
 
 }  // namespace qf::bindings

@@ -60,7 +60,7 @@ at::Tensor copy_array(const std::string& name, const py::array& array, DType dty
           py::str(static_cast<const py::object&>(found)).cast<std::string>());
   require((array.flags() & py::array::c_style) != 0, name, ": the array must be C-contiguous");
   std::vector<int64_t> shape(array.shape(), array.shape() + array.ndim());
-  at::Tensor out = new_tensor(dtype, shape);
+  at::Tensor out = at::empty(shape, at::TensorOptions().dtype(scalar_type(dtype)));
   std::memcpy(out.data_ptr(), array.data(), static_cast<size_t>(array.nbytes()));
   return out;
 }
@@ -70,6 +70,7 @@ SequenceRequest parse_request(const py::dict& request) {
   out.prompt = vector_of<int64_t>(request, "prompt");
   out.forced = vector_of<int64_t>(request, "forced");
   out.new_tokens = field<int64_t>(request, "new_tokens");
+  out.prompt_logprobs = field<bool>(request, "prompt_logprobs");
   require(out.new_tokens >= 0, "new_tokens must not be negative, got ", out.new_tokens);
   require(out.forced.empty() || static_cast<int64_t>(out.forced.size()) == out.new_tokens,
           "forced: ", out.forced.size(), " ids for ", out.new_tokens, " new tokens");

@@ -10,32 +10,72 @@
 
 #include "bindings/arrays.h"
 #include "bindings/engine_inputs.h"
+#include "engine/cpu_backend.h"
 #include "engine/session.h"
 #include "numerics/special_function_unit.h"
 #include "operators/attention_splits.h"
 
+#ifdef QF_WITH_CUDA
+#include "base/cuda/gpu.h"
+#include "engine/cuda/cuda_backend.h"
+#endif
+
 namespace qf::bindings {
 namespace {
 
-/// Collects weights, then becomes a model. Owns the threads; the tables belong to Python.
+std::unique_ptr<Backend> make_backend(const std::string& executor, const OperatorSet& operators, const std::string& isa,
+                                      int threads) {
+  if (executor == "cpu") return std::make_unique<CpuBackend>(operators, parse_isa(isa), threads);
+  require(executor == "cuda", "unknown executor '", executor, "'; one of: cpu, cuda");
+#ifdef QF_WITH_CUDA
+  return make_cuda_backend(operators);
+#else
+  throw Error("this build of qforensics has no CUDA code: build it where nvcc 12.8 or newer is on PATH (QF_CUDA=ON)");
+#endif
+}
+
+/// Where memory ran out on the GPU, an allocation's or a launch's, the sentence begins with what is free.
+std::string with_memory(const std::string& text) {
+#ifdef QF_WITH_CUDA
+  for (const char* sign : {"CUDA out of memory", "CUDA error: out of memory", "cudaErrorMemoryAllocation"}) {
+    if (text.find(sign) != std::string::npos) return "out of GPU memory (" + cuda::memory_text() + "): " + text;
+  }
+#endif
+  return text;
+}
+
+/// Our errors, and torch's without their stack of C++ frames.
+void translate(std::exception_ptr thrown, const py::object& error_class) {
+  try {
+    std::rethrow_exception(std::move(thrown));
+  } catch (const Error& error) {
+    py::set_error(error_class, with_memory(error.what()).c_str());
+  } catch (const c10::Error& error) {
+    const std::string text = error.what_without_backtrace();
+    py::set_error(error_class, with_memory(text.substr(0, text.find("\nException raised from"))).c_str());
+  }
+}
+
+/// Collects weights, then becomes a model. Owns the backend; the special-function tables belong to Python.
 class Engine {
  public:
-  Engine(const py::dict& config, const std::string& dtype, OperatorSet operators, const std::string& isa, int threads,
-         const DeviceNumbers& device, bool deterministic, const SfuTables* special)
+  Engine(const py::dict& config, const std::string& dtype, OperatorSet operators, const std::string& executor,
+         const std::string& isa, int threads, const DeviceNumbers& device, bool deterministic, const SfuTables* special)
       : config_(parse_config(config)),
         dtype_(parse_dtype(dtype)),
         operators_(std::move(operators)),
         special_(special != nullptr ? special->view() : SfuView{}),
-        pool_(std::make_unique<ThreadPool>(threads)),
-        machine_{parse_isa(isa), pool_.get(), &special_, device, deterministic, 0} {
+        backend_(make_backend(executor, operators_, isa, threads)),
+        machine_{backend_.get(), device, deterministic, 0} {
     require(special != nullptr || operators_.profile == "fp32", "profile ", operators_.profile,
             " needs the tables of the special-function unit");
+    backend_->set_special(special_);
     weights_.layers.resize(static_cast<size_t>(config_.layers));
   }
 
   void set_tensor(const std::string& name, int64_t layer, const py::array& array) {
     require_unfinished();
-    at::Tensor tensor = copy_array(name, array, dtype_);
+    at::Tensor tensor = backend_->here(copy_array(name, array, dtype_));
     if (name == "final_norm") return void(weights_.final_norm = std::move(tensor));
     if (name == "embedding") return void(weights_.embedding = std::move(tensor));
     if (name == "rotary_cache") return void(weights_.rotary_cache = std::move(tensor));
@@ -52,8 +92,9 @@ class Engine {
                   PackedWeight& weight, const std::optional<py::array>& bias) {
     require_unfinished();
     at::Tensor bias_tensor;
-    if (bias) bias_tensor = copy_array(name + ".bias", *bias, dtype_);
-    auto linear = std::make_unique<Linear>(kernel, options, std::exchange(weight, {}), std::move(bias_tensor));
+    if (bias) bias_tensor = backend_->here(copy_array(name + ".bias", *bias, dtype_));
+    auto linear =
+        std::make_unique<Linear>(*backend_, kernel, options, std::exchange(weight, {}), std::move(bias_tensor));
     if (name == "lm_head") return void(weights_.lm_head = std::move(linear));
     LayerWeights& target = at_layer(layer);
     if (name == "qkv_proj") return void(target.qkv = std::move(linear));
@@ -66,14 +107,19 @@ class Engine {
   void finish() {
     require_unfinished();
     model_ = std::make_unique<Transformer>(config_, dtype_, operators_, machine_, std::move(weights_));
+    backend_->loaded();
   }
 
   /// Whether a sequence of this many keys may be split, for which these tables lack lg2.
   bool lacks_lg2(int64_t keys) const {
     return !special_.has_lg2() && keys > whole_keys(operators_.attention.name, config_.head_size);
   }
-  void set_special(const SfuTables& special) { special_ = special.view(); }
+  void set_special(const SfuTables& special) {
+    special_ = special.view();
+    backend_->set_special(special_);
+  }
 
+  const Backend& backend() const { return *backend_; }
   Transformer& model() const {
     require(model_ != nullptr, "the engine is not finished: weights are still missing");
     return *model_;
@@ -107,7 +153,7 @@ class Engine {
   DType dtype_;
   OperatorSet operators_;
   SfuView special_;
-  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<Backend> backend_;
   Machine machine_;
   ModelWeights weights_;
   std::unique_ptr<Transformer> model_;
@@ -130,6 +176,7 @@ py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint6
   const Running running(running_);
   {
     py::gil_scoped_release release;
+    backend_->enter();
     model().reseed(seed);
     result = run_session(model(), sequences, top_k, report);
   }
@@ -168,6 +215,21 @@ py::dict kernels_of(const Engine& engine) {
   return out;
 }
 
+/// What ran the plans: {"name", "gpu", "schemes"}; the last two only on a GPU.
+py::dict executor_of(const Engine& engine) {
+  const Backend& backend = engine.backend();
+  py::dict out;
+  out["name"] = backend.gpu().empty() ? "cpu" : "cuda";
+  if (backend.gpu().empty()) return out;
+  std::map<std::string, std::set<std::string>> schemes;  // by kernel
+  for (const auto& [name, linear] : engine.model().linear_kinds()) {
+    for (const auto& [rows, plan] : linear->plans()) schemes[plan.kernel].insert(backend.scheme(plan));
+  }
+  out["gpu"] = backend.gpu();
+  out["schemes"] = schemes;
+  return out;
+}
+
 }  // namespace
 }  // namespace qf::bindings
 
@@ -175,17 +237,20 @@ PYBIND11_MODULE(_engine, m) {
   namespace py = pybind11;
   using qf::bindings::Engine;
   m.doc() = "qforensics engine: the transformer on LibTorch";
-  py::register_local_exception<qf::Error>(m, "EngineError", PyExc_ValueError);
+  const py::exception<qf::Error> error_class(m, "EngineError", PyExc_ValueError);
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
+    qf::bindings::translate(std::move(thrown), py::module_::import("qforensics._engine").attr("EngineError"));
+  });
   py::class_<Engine>(m, "Engine")
       .def(py::init([](const py::dict& config, const std::string& dtype, const std::string& profile, int compute_major,
-                       const std::string& isa, int threads, const qf::DeviceNumbers& device, bool deterministic,
-                       const qf::SfuTables* special) {
-             return std::make_unique<Engine>(config, dtype, qf::operator_set(profile, compute_major), isa, threads,
-                                             device, deterministic, special);
+                       const std::string& executor, const std::string& isa, int threads,
+                       const qf::DeviceNumbers& device, bool deterministic, const qf::SfuTables* special) {
+             return std::make_unique<Engine>(config, dtype, qf::operator_set(profile, compute_major), executor, isa,
+                                             threads, device, deterministic, special);
            }),
            py::kw_only(), py::arg("config"), py::arg("dtype"), py::arg("profile"), py::arg("compute_major"),
-           py::arg("isa"), py::arg("threads"), py::arg("device"), py::arg("deterministic"),
-           py::arg("special").none(true), py::keep_alive<1, 10>())
+           py::arg("executor"), py::arg("isa"), py::arg("threads"), py::arg("device"), py::arg("deterministic"),
+           py::arg("special").none(true), py::keep_alive<1, 11>())
       .def("set_tensor", &Engine::set_tensor, py::arg("name"), py::arg("layer"), py::arg("array"))
       .def("set_linear", &Engine::set_linear, py::arg("name"), py::arg("layer"), py::arg("kernel"), py::arg("options"),
            py::arg("weight"), py::arg("bias"))
@@ -194,5 +259,6 @@ PYBIND11_MODULE(_engine, m) {
       .def("set_special", &Engine::set_special, py::arg("special"), py::keep_alive<1, 2>())
       .def("run", &Engine::run, py::arg("requests"), py::arg("top_k"), py::arg("seed"),
            py::arg("progress") = py::none())
-      .def("kernels", &qf::bindings::kernels_of);
+      .def("kernels", &qf::bindings::kernels_of)
+      .def("executor", &qf::bindings::executor_of);
 }

@@ -5,53 +5,64 @@
 namespace qf {
 namespace {
 
-constexpr int64_t kChunkRows = 16;  // bounds the fp32 logprobs held at once
-
-void append_row(const float* logprobs, const int32_t* top_ids, const float* top_values, int64_t top_k, int32_t target,
-                std::vector<int32_t> extra, LogprobRows& rows) {
-  rows.targets.push_back(target);
-  rows.ids.insert(rows.ids.end(), top_ids, top_ids + top_k);
-  rows.logprobs.insert(rows.logprobs.end(), top_values, top_values + top_k);
-  const auto add = [&](int32_t id) {
-    rows.ids.push_back(id);
-    rows.logprobs.push_back(logprobs[id]);
-  };
-  const auto in_top = [&](int32_t id) { return std::find(top_ids, top_ids + top_k, id) != top_ids + top_k; };
-  if (!in_top(target)) add(target);
+/// Further ids of a row, ascending, each once.
+std::vector<int32_t> extra_ids(const RowCapture& capture) {
+  const RequestedIds& requested = *capture.requested;
+  if (requested.offsets.empty()) return {};
+  const size_t row = static_cast<size_t>(capture.requested_row);
+  std::vector<int32_t> extra(requested.ids.begin() + requested.offsets[row],
+                             requested.ids.begin() + requested.offsets[row + 1]);
   std::sort(extra.begin(), extra.end());
   extra.erase(std::unique(extra.begin(), extra.end()), extra.end());
-  for (const int32_t id : extra) {
-    if (id != target && !in_top(id)) add(id);
+  return extra;
+}
+
+/// The row's part of an answer.
+struct RowAnswer {
+  const int32_t *top_ids, *ids, *ids_end;
+  const float *top_values, *values;
+  int64_t top_k;
+
+  bool in_top(int32_t id) const { return std::find(top_ids, top_ids + top_k, id) != top_ids + top_k; }
+};
+
+void append_row(const RowCapture& capture, const RowAnswer& answer) {
+  LogprobRows& rows = *capture.rows;
+  const int32_t target = capture.target < 0 ? answer.top_ids[0] : capture.target;
+  rows.targets.push_back(target);
+  rows.ids.insert(rows.ids.end(), answer.top_ids, answer.top_ids + answer.top_k);
+  rows.logprobs.insert(rows.logprobs.end(), answer.top_values, answer.top_values + answer.top_k);
+  const float* value = answer.values;
+  for (const int32_t* id = answer.ids; id != answer.ids_end; ++id, ++value) {
+    const bool repeated = *id == target && id != answer.ids;  // the target stands first where it was asked for
+    if (repeated || answer.in_top(*id)) continue;
+    rows.ids.push_back(*id);
+    rows.logprobs.push_back(*value);
   }
   rows.offsets.push_back(static_cast<int64_t>(rows.ids.size()));
 }
 
 }  // namespace
 
-void capture_logprobs(Transformer& model, const at::Tensor& logits, const std::vector<int32_t>& targets, int64_t top_k,
-                      const RequestedIds& requested, int64_t first_requested_row, LogprobRows& rows) {
-  const int64_t vocabulary = logits.size(1), count = logits.size(0);
-  require(static_cast<int64_t>(targets.size()) == count, "capture: ", targets.size(), " targets for ", count, " rows");
-  std::vector<float> logprobs(static_cast<size_t>(std::min(count, kChunkRows) * vocabulary));
-  std::vector<int32_t> ids(static_cast<size_t>(kChunkRows * top_k));
-  std::vector<float> values(ids.size());
-  for (int64_t first = 0; first < count; first += kChunkRows) {
-    const int64_t n = std::min(kChunkRows, count - first);
-    const LogSoftmaxArgs softmax{model.dtype(), logits.narrow(0, first, n).data_ptr(), logprobs.data(), n, vocabulary,
-                                 vocabulary};
-    model.log_softmax(softmax);
-    model.top_k({logprobs.data(), n, vocabulary, top_k, ids.data(), values.data()});
-    for (int64_t i = 0; i < n; ++i) {
-      const int32_t target = targets[static_cast<size_t>(first + i)];
-      std::vector<int32_t> extra;
-      if (!requested.offsets.empty()) {
-        const size_t row = static_cast<size_t>(first_requested_row + first + i);
-        extra.assign(requested.ids.begin() + requested.offsets[row],
-                     requested.ids.begin() + requested.offsets[row + 1]);
-      }
-      append_row(logprobs.data() + i * vocabulary, ids.data() + i * top_k, values.data() + i * top_k, top_k,
-                 target < 0 ? ids[static_cast<size_t>(i * top_k)] : target, std::move(extra), rows);
-    }
+void capture_logprobs(Transformer& model, const at::Tensor& logits, const std::vector<RowCapture>& captures,
+                      int64_t top_k) {
+  const size_t count = static_cast<size_t>(logits.size(0));
+  require(captures.size() == count, "capture: ", captures.size(), " requests for ", count, " rows");
+  LogprobQuery query{model.dtype(), top_k, {}, {}};
+  std::vector<size_t> begin;
+  for (size_t i = 0; i < count; ++i) {
+    begin.push_back(query.ids.size());
+    if (captures[i].target >= 0) query.ids.push_back(captures[i].target);
+    const std::vector<int32_t> extra = extra_ids(captures[i]);
+    query.ids.insert(query.ids.end(), extra.begin(), extra.end());
+    query.rows.resize(query.ids.size(), static_cast<int32_t>(i));
+  }
+  begin.push_back(query.ids.size());
+  const LogprobAnswer answer = model.logprobs(logits, query);
+  for (size_t i = 0; i < count; ++i) {
+    const size_t top = i * static_cast<size_t>(top_k);
+    append_row(captures[i], {answer.top_ids.data() + top, query.ids.data() + begin[i], query.ids.data() + begin[i + 1],
+                             answer.top_values.data() + top, answer.single.data() + begin[i], top_k});
   }
 }
 

@@ -23,8 +23,16 @@ struct RequestedIds {
   std::vector<int32_t> ids;
 };
 
-/// Appends one row per row of logits ([rows, vocabulary]). A target below zero means: the row's largest logprob.
-void capture_logprobs(Transformer& model, const at::Tensor& logits, const std::vector<int32_t>& targets, int64_t top_k,
-                      const RequestedIds& requested, int64_t first_requested_row, LogprobRows& rows);
+/// One row of logits: what is wanted of it, and where it goes. A target below zero means: the row's largest logprob.
+struct RowCapture {
+  int32_t target;
+  const RequestedIds* requested;
+  int64_t requested_row;
+  LogprobRows* rows;
+};
+
+/// Appends one row per row of logits ([rows, vocabulary]).
+void capture_logprobs(Transformer& model, const at::Tensor& logits, const std::vector<RowCapture>& captures,
+                      int64_t top_k);
 
 }  // namespace qf

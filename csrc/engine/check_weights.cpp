@@ -19,8 +19,8 @@ class Checker {
   }
   void linear(const char* name, const std::unique_ptr<Linear>& found, int64_t n, int64_t k) const {
     require(found != nullptr, place_, name, ": missing");
-    require(found->weight().n == n && found->weight().k == k, place_, name, ": expected N = ", n, ", K = ", k,
-            ", found N = ", found->weight().n, ", K = ", found->weight().k);
+    require(found->n() == n && found->k() == k, place_, name, ": expected N = ", n, ", K = ", k,
+            ", found N = ", found->n(), ", K = ", found->k());
   }
 
  private:
@@ -57,7 +57,7 @@ void check_weights(const ModelConfig& config, DType dtype, const ModelWeights& w
   check.tensor("final_norm", weights.final_norm, {config.hidden});
   check.optional("embedding", weights.embedding, {config.vocabulary, config.hidden});
   check.linear("lm_head", weights.lm_head, config.vocabulary, config.hidden);
-  require(weights.embedding.defined() || weights.lm_head->weight().is_dense(),
+  require(weights.embedding.defined() || weights.lm_head->is_dense(),
           "model: without an embedding its rows come from the lm_head, whose weights are codes here");
   require(weights.rotary_cache.defined() && weights.rotary_cache.dim() == 2, "model: rotary_cache: missing");
   check.tensor("rotary_cache", weights.rotary_cache, {weights.rotary_cache.size(0), config.head_size});

@@ -2,12 +2,12 @@
 
 namespace qf {
 
-KvCache::KvCache(const ModelConfig& config, DType dtype, int64_t capacity) : capacity_(capacity) {
+KvCache::KvCache(const Backend& backend, const ModelConfig& config, DType dtype, int64_t capacity)
+    : capacity_(capacity) {
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    keys_.push_back(new_tensor(dtype, {capacity, config.kv_columns()}));
-    values_.push_back(new_tensor(dtype, {capacity, config.kv_columns()}));
-    panels_.push_back(dtype == DType::fp32 ? nullptr
-                                           : std::make_unique<KeyValuePanels>(config.kv_heads, config.head_size));
+    keys_.push_back(backend.new_tensor(dtype, {capacity, config.kv_columns()}));
+    values_.push_back(backend.new_tensor(dtype, {capacity, config.kv_columns()}));
+    panels_.push_back(dtype == DType::fp32 ? nullptr : backend.new_panels(config.kv_heads, config.head_size));
   }
 }
 

@@ -4,15 +4,14 @@
 #include <memory>
 #include <vector>
 
+#include "engine/backend.h"
 #include "engine/model_config.h"
-#include "engine/tensors.h"
-#include "operators/attention_panels.h"
 
 namespace qf {
 
 class KvCache {
  public:
-  KvCache(const ModelConfig& config, DType dtype, int64_t capacity);
+  KvCache(const Backend& backend, const ModelConfig& config, DType dtype, int64_t capacity);
 
   int64_t length() const { return length_; }
   int64_t capacity() const { return capacity_; }

@@ -6,16 +6,13 @@
 #include <string>
 
 #include "engine/machine.h"
-#include "engine/tensors.h"
-#include "kernels/gemm.h"
-#include "kernels/pack/packed_weight.h"
 
 namespace qf {
 
 class Linear {
  public:
-  /// kernel: a name of kernels.def. bias: [n] in the activations' dtype, or an undefined tensor.
-  Linear(std::string kernel, KernelOptions options, PackedWeight weight, at::Tensor bias);
+  /// kernel: a name of kernels.def. bias: [n] in the activations' dtype, on the backend, or an undefined tensor.
+  Linear(Backend& backend, std::string kernel, KernelOptions options, PackedWeight weight, at::Tensor bias);
 
   /// x: [m, k], rows contiguous; returns [m, n] of x's dtype. `call` numbers the call: with the machine's seed it draws
   /// the order of racing sums.
@@ -29,12 +26,19 @@ class Linear {
   /// Plans made so far, by number of rows.
   const std::map<int64_t, Plan>& plans() const { return plans_; }
   const std::string& kernel() const { return kernel_; }
-  const PackedWeight& weight() const { return weight_; }
+  const Weight& weight() const { return *weight_; }
+  int64_t n() const { return n_; }
+  int64_t k() const { return k_; }
+  bool is_dense() const { return options_.dense; }
+  /// Whether the weight's rows stand in another order than the activations' columns.
+  bool reordered() const { return reordered_; }
 
  private:
   std::string kernel_;
   KernelOptions options_;
-  PackedWeight weight_;
+  int64_t n_, k_, group_;
+  bool reordered_;
+  std::unique_ptr<Weight> weight_;
   at::Tensor bias_;
   std::map<int64_t, Plan> plans_;
 };

@@ -15,13 +15,17 @@ struct Running {
 /// Logprobs of the token after each of these rows of hidden states, one row per running sequence.
 void capture_next(Transformer& model, const at::Tensor& hidden, const std::vector<Running*>& active, int64_t top_k) {
   model.logits(hidden, [&](int64_t first, const at::Tensor& logits) {
+    std::vector<RowCapture> captures;
+    for (int64_t i = 0; i < logits.size(0); ++i) {
+      const Running& run = *active[static_cast<size_t>(first + i)];
+      const auto step = run.result->generated.size();
+      const auto& forced = run.request->forced;
+      const int32_t target = forced.empty() ? -1 : static_cast<int32_t>(forced[step]);
+      captures.push_back({target, &run.request->decode_ids, static_cast<int64_t>(step), &run.result->decode});
+    }
+    capture_logprobs(model, logits, captures, top_k);
     for (int64_t i = 0; i < logits.size(0); ++i) {
       Running& run = *active[static_cast<size_t>(first + i)];
-      const int64_t step = static_cast<int64_t>(run.result->generated.size());
-      const bool forced = !run.request->forced.empty();
-      const int32_t target = forced ? static_cast<int32_t>(run.request->forced[static_cast<size_t>(step)]) : -1;
-      capture_logprobs(model, logits.narrow(0, i, 1), {target}, top_k, run.request->decode_ids, step,
-                       run.result->decode);
       run.next = run.result->decode.targets.back();
       run.result->generated.push_back(run.next);
     }
@@ -31,12 +35,15 @@ void capture_next(Transformer& model, const at::Tensor& hidden, const std::vecto
 /// vLLM asks for the prompt's logprobs with one lm_head call over all but the last row of a sequence.
 void capture_prompt(Transformer& model, const at::Tensor& hidden, Running& run, int64_t top_k) {
   const auto& prompt = run.request->prompt;
-  if (prompt.size() < 2) return;
+  if (prompt.size() < 2 || !run.request->prompt_logprobs) return;
   const int64_t rows = static_cast<int64_t>(prompt.size()) - 1;
   model.logits(hidden.narrow(0, 0, rows), [&](int64_t first, const at::Tensor& logits) {
-    const auto target = prompt.begin() + first + 1;
-    capture_logprobs(model, logits, {target, target + logits.size(0)}, top_k, run.request->prefill_ids, first,
-                     run.result->prefill);
+    std::vector<RowCapture> captures;
+    for (int64_t row = first; row < first + logits.size(0); ++row) {
+      const auto target = static_cast<int32_t>(prompt[static_cast<size_t>(row) + 1]);
+      captures.push_back({target, &run.request->prefill_ids, row, &run.result->prefill});
+    }
+    capture_logprobs(model, logits, captures, top_k);
   });
 }
 

@@ -14,6 +14,7 @@ struct SequenceRequest {
   std::vector<int64_t> prompt;
   std::vector<int64_t> forced;  // ids to force, one per decode step; empty: generate
   int64_t new_tokens = 0;       // decode rows wanted (forced.size() when forced)
+  bool prompt_logprobs = true;
   RequestedIds prefill_ids, decode_ids;
 };
 

@@ -27,8 +27,4 @@ inline Format kernel_format(DType dtype) {
   throw Error("unknown dtype");
 }
 
-inline at::Tensor new_tensor(DType dtype, at::IntArrayRef shape) {
-  return at::empty(shape, at::TensorOptions().dtype(scalar_type(dtype)));
-}
-
 }  // namespace qf

@@ -28,7 +28,7 @@ void Transformer::reseed(uint64_t seed) {
 }
 
 Transformer::Batch Transformer::make_batch(const std::vector<Segment>& segments) const {
-  Batch batch{0, {}, {}, &segments};
+  std::vector<int64_t> ids, token_positions;
   for (const Segment& segment : segments) {
     const int64_t first = segment.cache->length();
     require(first + segment.count <= positions(), "sequence of ", first + segment.count, " tokens: the model has ",
@@ -37,22 +37,24 @@ Transformer::Batch Transformer::make_batch(const std::vector<Segment>& segments)
       const int64_t id = segment.ids[i];
       require(id >= 0 && id < config_.vocabulary, "token id ", id, " at position ", first + i, ": the vocabulary has ",
               config_.vocabulary, " entries");
-      batch.ids.push_back(id);
-      batch.positions.push_back(first + i);
+      ids.push_back(id);
+      token_positions.push_back(first + i);
     }
-    batch.rows += segment.count;
   }
-  return batch;
+  const Backend& backend = *machine_.backend;
+  return {static_cast<int64_t>(ids.size()), backend.here(at::tensor(ids)), backend.here(at::tensor(token_positions)),
+          &segments};
 }
 
-at::Tensor Transformer::embed(const Batch& batch) const {
-  at::Tensor out = new_tensor(dtype_, {batch.rows, config_.hidden});
+at::Tensor Transformer::embed(const Batch& batch) {
+  at::Tensor out = machine_.backend->new_tensor(dtype_, {batch.rows, config_.hidden});
+  const auto* ids = batch.ids.const_data_ptr<int64_t>();
   if (weights_.embedding.defined()) {
-    operators_.embedding(machine_.operators(), {dtype_, weights_.embedding.data_ptr(), batch.ids.data(), out.data_ptr(),
-                                                config_.vocabulary, config_.hidden, batch.rows});
+    run(operators_.embedding, EmbeddingArgs{dtype_, weights_.embedding.data_ptr(), ids, out.data_ptr(),
+                                            config_.vocabulary, config_.hidden, batch.rows});
     return out;
   }
-  weights_.lm_head->weight().copy_rows(batch.ids.data(), batch.rows, kernel_format(dtype_), out.data_ptr());
+  weights_.lm_head->weight().copy_rows(ids, batch.rows, kernel_format(dtype_), out.data_ptr());
   return out;
 }
 
@@ -63,7 +65,7 @@ void Transformer::note_plan(Linear& layer, int64_t rows) {
   const bool races =
       std::any_of(plan.trees.begin(), plan.trees.end(), [](const Tree& t) { return t.racing && t.leaves.size() > 2; });
   if (races) notes_.racing.insert(plan.kernel);
-  if (!layer.weight().order.empty())
+  if (layer.reordered())
     notes_.unconfirmed.insert(plan.kernel + ": activation order, equal groups in the file's order (source only)");
 }
 
@@ -80,16 +82,14 @@ void Transformer::norm(const at::Tensor& weight, at::Tensor& x) {
   args.rows = x.size(0);
   args.columns = args.stride = config_.hidden;
   args.epsilon = config_.rms_epsilon;
-  operators_.rms_norm(machine_.operators(), args);
-  operators_.rms_norm.add_unconfirmed(args, notes_.unconfirmed);
+  run(operators_.rms_norm, args);
 }
 
 void Transformer::add_norm(const at::Tensor& weight, at::Tensor& x, at::Tensor& residual) {
   const FusedAddRmsNormArgs args{
       dtype_,    x.data_ptr(),   residual.data_ptr(), weight.data_ptr(), x.data_ptr(), residual.data_ptr(),
       x.size(0), config_.hidden, config_.rms_epsilon};
-  operators_.fused_add_rms_norm(machine_.operators(), args);
-  operators_.fused_add_rms_norm.add_unconfirmed(args, notes_.unconfirmed);
+  run(operators_.fused_add_rms_norm, args);
 }
 
 void Transformer::head_norms(const LayerWeights& layer, at::Tensor& qkv) {
@@ -104,15 +104,14 @@ void Transformer::head_norms(const LayerWeights& layer, at::Tensor& qkv) {
     args.columns = args.inner_stride = config_.head_size;
     args.stride = config_.qkv_columns();
     args.epsilon = config_.rms_epsilon;
-    operators_.rms_norm(machine_.operators(), args);
-    operators_.rms_norm.add_unconfirmed(args, notes_.unconfirmed);
+    run(operators_.rms_norm, args);
   }
 }
 
 void Transformer::rotate(const Batch& batch, at::Tensor& qkv) {
   for (const bool key : {false, true}) {
     const RotaryArgs args{dtype_,
-                          batch.positions.data(),
+                          batch.positions.const_data_ptr<int64_t>(),
                           weights_.rotary_cache.data_ptr(),
                           bytes(qkv) + (key ? config_.q_columns() : 0) * dtype_bytes(dtype_),
                           batch.rows,
@@ -120,8 +119,7 @@ void Transformer::rotate(const Batch& batch, at::Tensor& qkv) {
                           config_.head_size,
                           config_.qkv_columns(),
                           positions()};
-    operators_.rotary(machine_.operators(), args);
-    operators_.rotary.add_unconfirmed(args, notes_.unconfirmed);
+    run(operators_.rotary, args);
   }
 }
 
@@ -130,7 +128,7 @@ at::Tensor Transformer::attention(int64_t index, const Batch& batch, const at::T
   at::Tensor qkv = linear(*layer.qkv, x);
   head_norms(layer, qkv);
   rotate(batch, qkv);
-  at::Tensor out = new_tensor(dtype_, {batch.rows, config_.q_columns()});
+  at::Tensor out = machine_.backend->new_tensor(dtype_, {batch.rows, config_.q_columns()});
   std::vector<AttentionSequence> sequences;
   int64_t row = 0;
   for (const Segment& segment : *batch.segments) {
@@ -157,17 +155,15 @@ at::Tensor Transformer::attention(int64_t index, const Batch& batch, const at::T
                            scale,
                            machine_.device.sm_count,
                            unit};
-  operators_.attention(machine_.operators(), args);
-  operators_.attention.add_unconfirmed(args, notes_.unconfirmed);
+  run(operators_.attention, args);
   return linear(*layer.o, out);
 }
 
 at::Tensor Transformer::mlp(LayerWeights& layer, const at::Tensor& x) {
   const at::Tensor gate_up = linear(*layer.gate_up, x);
-  at::Tensor hidden = new_tensor(dtype_, {x.size(0), config_.intermediate});
+  at::Tensor hidden = machine_.backend->new_tensor(dtype_, {x.size(0), config_.intermediate});
   const SiluAndMulArgs args{dtype_, gate_up.data_ptr(), hidden.data_ptr(), x.size(0), config_.intermediate};
-  operators_.silu_and_mul(machine_.operators(), args);
-  operators_.silu_and_mul.add_unconfirmed(args, notes_.unconfirmed);
+  run(operators_.silu_and_mul, args);
   return linear(*layer.down, hidden);
 }
 
@@ -191,20 +187,17 @@ at::Tensor Transformer::forward(const std::vector<Segment>& segments) {
   return x;
 }
 
-void Transformer::log_softmax(const LogSoftmaxArgs& args) {
-  operators_.log_softmax(machine_.operators(), args);
-  operators_.log_softmax.add_unconfirmed(args, notes_.unconfirmed);
-}
-
-void Transformer::top_k(const TopKArgs& args) {
-  operators_.top_k(machine_.operators(), args);
-  operators_.top_k.add_unconfirmed(args, notes_.unconfirmed);
+LogprobAnswer Transformer::logprobs(const at::Tensor& logits, const LogprobQuery& query) {
+  const int64_t rows = logits.size(0), columns = logits.size(1);
+  operators_.log_softmax.add_unconfirmed({dtype_, nullptr, nullptr, rows, columns, logits.stride(0)},
+                                         notes_.unconfirmed);
+  operators_.top_k.add_unconfirmed({nullptr, rows, columns, query.top_k, nullptr, nullptr}, notes_.unconfirmed);
+  return machine_.backend->logprobs(logits, query);
 }
 
 void Transformer::logits(const at::Tensor& hidden, const LogitsBlock& block) {
-  constexpr int64_t kBlockBytes = 4 << 20, kLeastRows = 16;  // fewer rows would read the weights too often
-  const int64_t rows = hidden.size(0), fitting = kBlockBytes / (config_.vocabulary * dtype_bytes(dtype_));
-  const int64_t step = std::max(kLeastRows, fitting / kLeastRows * kLeastRows);
+  const int64_t rows = hidden.size(0);
+  const int64_t step = machine_.backend->logits_rows(config_.vocabulary * dtype_bytes(dtype_));
   note_plan(*weights_.lm_head, rows);
   const uint64_t call = calls_++;
   for (int64_t first = 0; first < rows; first += step) {

@@ -12,7 +12,6 @@
 #include "engine/linear.h"
 #include "engine/machine.h"
 #include "engine/model_config.h"
-#include "operators/operator_set.h"
 
 namespace qf {
 
@@ -59,12 +58,11 @@ class Transformer {
 
   const ModelConfig& config() const { return config_; }
   const Machine& machine() const { return machine_; }
-  /// Logprobs of rows of logits, and their largest entries.
-  void log_softmax(const LogSoftmaxArgs& args);
-  void top_k(const TopKArgs& args);
+  /// Of rows of logits.
+  LogprobAnswer logprobs(const at::Tensor& logits, const LogprobQuery& query);
   DType dtype() const { return dtype_; }
   int64_t positions() const { return weights_.rotary_cache.size(0); }
-  KvCache new_cache(int64_t capacity) const { return KvCache(config_, dtype_, capacity); }
+  KvCache new_cache(int64_t capacity) const { return KvCache(*machine_.backend, config_, dtype_, capacity); }
   /// Seeds the order of racing sums and starts the numbering of calls again.
   void reseed(uint64_t seed);
 
@@ -76,11 +74,17 @@ class Transformer {
  private:
   struct Batch {
     int64_t rows;
-    std::vector<int64_t> ids, positions;
+    at::Tensor ids, positions;  // [rows] int64, on the backend
     const std::vector<Segment>* segments;
   };
+  /// Runs an operator on the backend and notes what its definition says of the call.
+  template <class Args>
+  void run(const Definition<Args>& definition, const Args& args) {
+    machine_.backend->run(args);
+    definition.add_unconfirmed(args, notes_.unconfirmed);
+  }
   Batch make_batch(const std::vector<Segment>& segments) const;
-  at::Tensor embed(const Batch& batch) const;
+  at::Tensor embed(const Batch& batch);
   void note_plan(Linear& layer, int64_t rows);
   at::Tensor linear(Linear& layer, const at::Tensor& x);
   void norm(const at::Tensor& weight, at::Tensor& x);

@@ -209,6 +209,7 @@ class PackedWeight:
     k: int
     group: int
     nbytes: int
+    def __copy__(self) -> PackedWeight: ...
 
 class KernelRunner:
     def __init__(self, isa: str, threads: int) -> None: ...
@@ -289,6 +290,21 @@ def step_test(
 ) -> tuple[int, int, int, int]: ...
 def time_gemm_cuda(
     plan: KernelPlan, weight: PackedWeight, activations: NDArray[Any], scheme: str | None, repeats: int
+) -> list[float]: ...
+
+# native kernels
+def native_kernel_table() -> list[tuple[str, int, str]]: ...
+def native_kernel_for(plan: KernelPlan, compute_capability: int) -> tuple[str | None, str]: ...
+def emulate_gemm_native(
+    plan: KernelPlan,
+    weight: PackedWeight,
+    activations: NDArray[Any],
+    bias: NDArray[Any] | None,
+    seed: int,
+    deterministic: bool,
+) -> NDArray[Any]: ...
+def time_gemm_native(
+    plan: KernelPlan, weight: PackedWeight, activations: NDArray[Any], copies: int, repeats: int, deterministic: bool
 ) -> list[float]: ...
 
 # forensics

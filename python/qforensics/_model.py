@@ -44,6 +44,8 @@ class Model:
         What the quantized layers run (a name of ``qforensics.kernels``).
     deterministic : bool
         Racing sums are added in one canonical order instead of a drawn one.
+    executor : str
+        Where it is computed: "cpu" or "cuda".
     """
 
     reports_progress = True
@@ -57,6 +59,7 @@ class Model:
         profile: str,
         kernel: str,
         layer_kernel: Callable[[tuple[int, int, int]], str] | None,
+        executor: str,
         threads: int,
         isa: str,
         seed: int,
@@ -65,6 +68,7 @@ class Model:
     ) -> None:
         self.checkpoint, self.variant, self.device = checkpoint, variant, device
         self.profile, self.kernel, self.deterministic = profile, kernel, deterministic
+        self.executor = executor
         self._layer_kernel = layer_kernel or (lambda layer: kernel)
         self._threads, self._isa, self._seed, self._runs = threads, isa, seed, 0
         self._dtype = "float32" if profile == "fp32" else variant.dtype
@@ -76,11 +80,12 @@ class Model:
         config, dtype = engine_config(self.checkpoint), _DTYPES[self._dtype]
         check_quantization(self.checkpoint, self.variant)
         rotary_cache, notes = self._rotary_cache(dtype)
-        engine = _import_engine().Engine(
+        engine = _import_engine(self.executor).Engine(
             config=config,
             dtype=dtype,
             profile=self.profile,
             compute_major=self.device.compute_capability[0],
+            executor=self.executor,
             isa=self._isa,
             threads=self._threads,
             device=_core.DeviceNumbers(device_numbers(self.device)),
@@ -237,6 +242,7 @@ class Model:
             "racing": {phase: sorted(note["racing"]) for phase, note in notes.items()},
             "unconfirmed": {phase: sorted({*note["unconfirmed"], *self._notes}) for phase, note in notes.items()},
             "isa": self._isa,
+            "executor": executor_record(self._engine),
             "threads": self._threads,
             "process": os.getpid(),
             "model": DEFAULT_MODEL if self._digest in FORMS.values() else self.checkpoint.path.name,
@@ -269,6 +275,7 @@ def _request(
         "prompt": np.ascontiguousarray(prompt, np.int64),
         "forced": np.ascontiguousarray(np.fromiter(forced, np.int64)),
         "new_tokens": int(new_tokens),
+        "prompt_logprobs": True,
         "prefill_offsets": prefill_offsets,
         "prefill_ids": prefill_ids,
         "decode_offsets": decode_offsets,
@@ -276,9 +283,17 @@ def _request(
     }
 
 
-def _import_engine() -> Any:
+def executor_record(engine: Any) -> dict[str, Any]:
+    """Where an engine computed, JSON-able; of a GPU its name and, by kernel, how it took the matrix unit's steps."""
+    found = dict(engine.executor())
+    if "schemes" in found:
+        found["schemes"] = {kernel: sorted(names) for kernel, names in found["schemes"].items()}
+    return found
+
+
+def _import_engine(executor: str = "cpu") -> Any:
     try:
-        _libtorch.load()
+        _libtorch.load(cuda=executor == "cuda")
     except ImportError:
         raise ImportError(
             "loading a model needs torch >= 2.11 (pip install 'qforensics[engine]'); judging saved traces does not"

@@ -59,12 +59,16 @@ class Hypothesis:
         """Whether its kernel adds by racing atomics, so that repeats may differ."""
         return self.kernel == "exllama"
 
-    def study_variant(self, model: str | Path, *, name: str | None = None, threads: int | None = None) -> StudyVariant:
+    def study_variant(
+        self, model: str | Path, *, name: str | None = None, threads: int | None = None, executor: str = "cpu"
+    ) -> StudyVariant:
         """For `qforensics.study`, under its own name or another one; racing ones get a deterministic mode.
 
         Opens the checkpoint: its digest is part of the study's plan, so that a study never goes on with another one.
         """
-        load = functools.partial(load_hypothesis, str(model), self.variant, self.device, threads=threads)
+        load = functools.partial(
+            load_hypothesis, str(model), self.variant, self.device, threads=threads, executor=executor
+        )
         return StudyVariant(
             name or self.name,
             load,
@@ -81,10 +85,24 @@ class Hypothesis:
 
 
 def load_hypothesis(
-    model: str, variant: str, device: str, *, deterministic: bool = False, threads: int | None = None
+    model: str,
+    variant: str,
+    device: str,
+    *,
+    deterministic: bool = False,
+    threads: int | None = None,
+    executor: str = "cpu",
 ) -> Model:
     """`load_model` for studies: a module-level function, and racing sums drawn anew in every process."""
-    return load_model(model, variant, device, deterministic=deterministic, threads=threads, seed=secrets.randbits(63))
+    return load_model(
+        model,
+        variant,
+        device,
+        deterministic=deterministic,
+        executor=executor,
+        threads=threads,
+        seed=secrets.randbits(63),
+    )
 
 
 def spread(names: Sequence[str], devices: Sequence[str]) -> list[Hypothesis]:

@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 
 from qforensics import variants
+from qforensics._gpu import EXECUTORS, chosen_executor
 from qforensics._json import canonical_json
 from qforensics._model import ENGINE, Model, Progress
 from qforensics.checkpoints import Checkpoint, load
@@ -18,7 +19,7 @@ from qforensics.devices import device as find_device
 from qforensics.environment import selected_isa, selected_threads
 from qforensics.plans import resolve
 
-__all__ = ["ENGINE", "PROFILES", "Model", "identity", "load_model"]
+__all__ = ["ENGINE", "EXECUTORS", "PROFILES", "Model", "identity", "load_model"]
 
 PROFILES = ("vllm-0.21-eager", "fp32")
 """Engine profiles: what every operator that is no weight GEMM computes."""
@@ -31,6 +32,7 @@ def load_model(
     profile: str | None = None,
     *,
     kernel: str | None = None,
+    executor: str = "cpu",
     threads: int | None = None,
     isa: str | None = None,
     seed: int = 0,
@@ -52,8 +54,12 @@ def load_model(
         One of `PROFILES`. By default ``"vllm-0.21-eager"``; OpenVINO, which vLLM does not run, takes ``"fp32"``.
     kernel
         Overrides the kernel that the variant resolves to on this device, e.g. ``"marlin"`` on an H200.
+    executor
+        One of `EXECUTORS`: where it is computed. ``"cuda"`` is the first GPU that this process sees, ``"auto"`` the
+        same where one can be used, else the CPU. No result depends on it.
     threads, isa
-        How to compute; no result depends on them. Default: `environment.selected_threads`, `environment.selected_isa`.
+        How the CPU computes; no result depends on them. Default: `environment.selected_threads` and
+        `environment.selected_isa`.
     seed
         Draws the order of racing sums (``gptq``).
     deterministic
@@ -69,6 +75,8 @@ def load_model(
         See `qforensics.checkpoints.load`.
     ImportError
         When torch or the engine is missing.
+    RuntimeError
+        ``executor="cuda"`` without a GPU, code for it or a torch that has CUDA, or on a GPU that fails its self-test.
     """
     gpu = find_device(device)
     chosen = variants.variant(variant) if variant is not None else None
@@ -84,6 +92,7 @@ def load_model(
         raise ValueError(f"unknown engine profile {profile!r}; one of: {', '.join(PROFILES)}")
     if profile != "fp32" and chosen.dtype == "float32":
         raise ValueError(f"variant {chosen.name!r} is not run by vLLM; its profile is 'fp32'")
+    where = chosen_executor(executor)
     named = kernel or _kernel_of(chosen, gpu, profile)
     by_layer = kernel is None and named != "fp32"
     return Model(
@@ -93,6 +102,7 @@ def load_model(
         profile=profile,
         kernel=named,
         layer_kernel=functools.partial(_layer_kernel, chosen.name, gpu) if by_layer else None,
+        executor=where,
         threads=selected_threads(threads),
         isa=isa or selected_isa(),
         seed=seed,

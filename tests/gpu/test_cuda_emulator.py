@@ -1,5 +1,7 @@
 """The CUDA emulator against the CPU emulator and against recordings: every bit."""
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import pytest

@@ -55,4 +55,21 @@ Gpu require_gpu(int index) {
   return gpu;
 }
 
+size_t free_memory() {
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return free;
+}
+
+std::string memory_text() {
+  size_t free = 0, total = 0;
+  if (cudaMemGetInfo(&free, &total) != cudaSuccess) return "free memory unknown";
+  const auto gib = [](size_t bytes) {
+    const size_t hundredths = bytes / ((size_t{1} << 30) / 100);
+    const std::string cents = std::to_string(hundredths % 100);
+    return std::to_string(hundredths / 100) + (cents.size() == 1 ? ".0" : ".") + cents + " GiB";
+  };
+  return gib(free) + " of " + gib(total) + " free";
+}
+
 }  // namespace qf::cuda

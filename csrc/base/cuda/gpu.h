@@ -22,5 +22,9 @@ std::string why_no_gpu();
 /// Throws Error that says what was found and what is needed: no driver, a driver older than the runtime, no such index,
 /// a GPU below compute capability 8.0.
 Gpu require_gpu(int index);
+/// Bytes that the current device has left.
+size_t free_memory();
+/// "1.25 GiB of 139.8 GiB free", of the current device.
+std::string memory_text();
 
 }  // namespace qf::cuda

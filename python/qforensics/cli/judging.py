@@ -21,7 +21,7 @@ from qforensics.cli._app import (
     progress_bar,
     study_progress,
 )
-from qforensics.cli.models import JSON, MODEL
+from qforensics.cli.models import EXECUTOR, JSON, MODEL
 
 if TYPE_CHECKING:
     from qforensics.comparison import Comparison
@@ -80,6 +80,7 @@ def verify(
         None, help="Part of a recording: traces, again, alone or batch; a batch is replayed and judged as a whole."
     ),
     steps: int | None = typer.Option(None, min=0, help="Replay only the first decode steps."),
+    executor: str = EXECUTOR,
     threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     output_dir: Path | None = typer.Option(None, help="Keep replays and study.json here; a killed run goes on."),
     as_json: bool = JSON,
@@ -100,7 +101,7 @@ def verify(
         work = output_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qforensics-")))
         bar = stack.enter_context(progress_bar("verify"))
         result = study(
-            [h.study_variant(model, threads=threads) for h in chosen],
+            [h.study_variant(model, threads=threads, executor=executor) for h in chosen],
             work_dir=work,
             references={claimed.name: found},
             repeats=0,

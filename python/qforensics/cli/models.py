@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from qforensics.model import Model
     from qforensics.trace import Trace
 
-__all__ = ["DEVICE", "JSON", "MODEL", "check_output", "generate", "import_", "parse_ids", "prepare", "quantize"]
+__all__ = [
+    "DEVICE", "EXECUTOR", "JSON", "MODEL", "check_output", "generate", "import_", "parse_ids", "prepare", "quantize",
+]  # fmt: skip
 
 JSON = typer.Option(False, "--json", help="Print JSON.")
 MODEL = typer.Option("smollm2-135m-padded", help="The embedded default, a checkpoint directory, or a hub id.")
 DEVICE = typer.Option("h200", help="GPU whose arithmetic is computed.")
+EXECUTOR = typer.Option("cpu", help="Where it is computed: cpu, cuda or auto; no result depends on it.")
 
 
 @app.command()
@@ -121,6 +124,7 @@ def generate(
     top_k: int = typer.Option(20, min=1, help="Largest logprobs kept per position."),
     seed: int = typer.Option(0, min=0, help="Draws the order of racing sums."),
     deterministic: bool = typer.Option(False, help="Add racing sums in one canonical order."),
+    executor: str = EXECUTOR,
     threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     as_json: bool = JSON,
 ) -> None:
@@ -134,8 +138,8 @@ def generate(
     check_output(output)
     with progress_bar("load") as bar:
         loaded = load_model(
-            model, variant, device, profile, seed=seed, deterministic=deterministic, threads=threads,
-            progress=lambda done, total: bar(done, total, ""),
+            model, variant, device, profile, seed=seed, deterministic=deterministic, executor=executor,
+            threads=threads, progress=lambda done, total: bar(done, total, ""),
         )  # fmt: skip
     ids = given if prompt is None else loaded.encode(prompt)
     assert ids is not None

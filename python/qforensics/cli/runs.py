@@ -20,7 +20,7 @@ from qforensics.cli._app import (
     study_progress,
 )
 from qforensics.cli.judging import OUTCOMES, read_trace
-from qforensics.cli.models import JSON, MODEL
+from qforensics.cli.models import EXECUTOR, JSON, MODEL
 from qforensics.cli.tables import variant_table
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def study(
         3, min=0, callback=_check_repeats, help="Runs of the first prompt for the noise floor; 0: none, else 2 or more."
     ),
     processes: int = typer.Option(2, min=1, help="Processes that the repeats are spread over."),
+    executor: str = EXECUTOR,
     threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     as_json: bool = JSON,
 ) -> None:
@@ -165,7 +166,7 @@ def study(
     names = [h.name for h in spread(claimed, devices)] if claimed else None
     with progress_bar("study") as bar:
         result = run_study(
-            [h.study_variant(model, threads=threads) for h in chosen],
+            [h.study_variant(model, threads=threads, executor=executor) for h in chosen],
             _prompts(prompts, model),
             work_dir=output_dir,
             max_new_tokens=max_new_tokens,

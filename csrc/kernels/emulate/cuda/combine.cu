@@ -18,8 +18,8 @@ struct CombineArgs {
   const uint16_t* channel_scale;  // [n], one group: panels lie side by side
   Format scale_format;
   const void* bias;
-  void* out;
-  int64_t ldo;
+  void* out;  // its row 0 is first_row of the call
+  int64_t ldo, first_row;
   uint64_t seed;
   bool deterministic;
 };
@@ -84,7 +84,8 @@ __global__ void combine_kernel(const CombineArgs args) {
     const int64_t at = static_cast<int64_t>(row - region.row_begin) * columns + column - region.column_begin;
     const Cell cell{region, args.partials + region.partial_begin + at, static_cast<int64_t>(rows) * columns};
     const float sum = region.racing ? race_sum(cell, order[column >> 1 & 1]) : tree_sum(args, cell);
-    store_number(args.epilogue.output, args.out, row * args.ldo + column, output(args, column, sum));
+    store_number(args.epilogue.output, args.out, (row - args.first_row) * args.ldo + column,
+                 output(args, column, sum));
   }
 }
 
@@ -111,6 +112,7 @@ void combine(const CombineCall& call, const GemmArgs& args) {
                         .bias = args.bias,
                         .out = args.out,
                         .ldo = args.ldo,
+                        .first_row = args.first_row,
                         .seed = call.seed,
                         .deterministic = call.deterministic};
   const dim3 grid(static_cast<unsigned>(columns / kColumns + 2), static_cast<unsigned>(std::min<int64_t>(rows, 4096)),

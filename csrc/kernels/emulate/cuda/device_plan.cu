@@ -42,11 +42,11 @@ int32_t append_adds(const Plan& plan, const Tree& tree, std::vector<SlotAdd>& ad
 }  // namespace
 
 DevicePlan::DevicePlan(const Plan& plan, TileShape tile, size_t workspace, const Allocator& allocator, void* stream)
-    : plan_(plan), tile_(tile) {
+    : plan_(plan), tile_(tile), workspace_(workspace) {
   require(plan.m > 0 && plan.m < (int64_t{1} << 30) && plan.n < (int64_t{1} << 30) && plan.k < (int64_t{1} << 30),
           plan.kernel, ": ", plan.m, " x ", plan.n, " x ", plan.k, " is too large for the CUDA emulator");
   flatten_trees(allocator, stream);
-  cut_passes(workspace, allocator, stream);
+  whole_ = passes({0, plan.m}, allocator, stream);
 }
 
 void DevicePlan::flatten_trees(const Allocator& allocator, void* stream) {
@@ -66,26 +66,29 @@ void DevicePlan::flatten_trees(const Allocator& allocator, void* stream) {
   adds_ = upload(allocator, adds.data(), adds.size(), stream);
 }
 
-int64_t DevicePlan::rows_per_pass(size_t workspace) const {
+int64_t DevicePlan::rows_per_pass() const {
   size_t leaves = 1;
   for (const Tree& tree : plan_.trees) leaves = std::max(leaves, tree.leaves.size());
   const int64_t row_bytes = static_cast<int64_t>(leaves * sizeof(float)) * plan_.n;
-  const int64_t tiles = static_cast<int64_t>(workspace) / row_bytes / tile_.rows;
+  const int64_t tiles = static_cast<int64_t>(workspace_) / row_bytes / tile_.rows;
   return std::max<int64_t>(1, tiles) * tile_.rows;
 }
 
-void DevicePlan::cut_passes(size_t workspace, const Allocator& allocator, void* stream) {
-  const int64_t rows = rows_per_pass(workspace);
-  for (int64_t begin = 0; begin < plan_.m; begin += rows) {
-    add_pass(begin, std::min(plan_.m, begin + rows), allocator, stream);
+PassList DevicePlan::passes(RowRange rows, const Allocator& allocator, void* stream) const {
+  PassList out;
+  const int64_t step = rows_per_pass();
+  for (int64_t begin = rows.begin; begin < rows.end; begin += step) {
+    out.passes.push_back(make_pass({begin, std::min(rows.end, begin + step)}, allocator, stream));
+    out.largest_partials = std::max(out.largest_partials, out.passes.back().partials);
   }
+  return out;
 }
 
-void DevicePlan::add_pass(int64_t row_begin, int64_t row_end, const Allocator& allocator, void* stream) {
+Pass DevicePlan::make_pass(RowRange rows, const Allocator& allocator, void* stream) const {
   std::vector<DeviceRegion> regions;
   int64_t blocks = 0, partials = 0;
   for (const Region& region : plan_.regions) {
-    const int64_t r0 = std::max(region.row_begin, row_begin), r1 = std::min(region.row_end, row_end);
+    const int64_t r0 = std::max(region.row_begin, rows.begin), r1 = std::min(region.row_end, rows.end);
     if (r0 >= r1) continue;
     const Tree& tree = plan_.trees[static_cast<size_t>(region.tree)];
     const TreeSpan span = spans_[static_cast<size_t>(region.tree)];
@@ -112,9 +115,7 @@ void DevicePlan::add_pass(int64_t row_begin, int64_t row_end, const Allocator& a
     partials += leaves * (r1 - r0) * columns;
   }
   const int count = static_cast<int>(regions.size());
-  passes_.push_back(
-      {row_begin, row_end, blocks, partials, upload(allocator, regions.data(), regions.size(), stream), count});
-  largest_partials_ = std::max(largest_partials_, partials);
+  return {rows.begin, rows.end, blocks, partials, upload(allocator, regions.data(), regions.size(), stream), count};
 }
 
 }  // namespace qf::cuda

@@ -43,6 +43,18 @@ struct Pass {
   int region_count;
 };
 
+/// Rows [begin, end) of a call.
+struct RowRange {
+  int64_t begin, end;
+
+  int64_t count() const { return end - begin; }
+};
+
+struct PassList {
+  std::vector<Pass> passes;
+  int64_t largest_partials = 0;
+};
+
 class DevicePlan {
  public:
   /// workspace: bytes of partial sums that a pass may use (a pass has at least one tile row). The allocator outlives
@@ -51,8 +63,10 @@ class DevicePlan {
 
   const Plan& plan() const { return plan_; }
   TileShape tile() const { return tile_; }
-  const std::vector<Pass>& passes() const { return passes_; }
-  int64_t largest_partials() const { return largest_partials_; }
+  /// Passes over all rows, made once.
+  const PassList& passes() const { return whole_; }
+  /// Passes over some rows, made anew: the trees stay those of the whole call.
+  PassList passes(RowRange rows, const Allocator& allocator, void* stream) const;
   const int32_t* leaf_chunks() const { return leaf_chunks_.data(); }  // [leaves + 1] offsets into chunks()
   const Chunk* chunks() const { return chunks_.data(); }
   const SlotAdd* adds() const { return adds_.data(); }
@@ -62,15 +76,14 @@ class DevicePlan {
     int32_t leaf_begin, add_begin, root;
   };
   void flatten_trees(const Allocator& allocator, void* stream);
-  void cut_passes(size_t workspace, const Allocator& allocator, void* stream);
-  int64_t rows_per_pass(size_t workspace) const;
-  void add_pass(int64_t row_begin, int64_t row_end, const Allocator& allocator, void* stream);
+  int64_t rows_per_pass() const;
+  Pass make_pass(RowRange rows, const Allocator& allocator, void* stream) const;
 
   Plan plan_;
   TileShape tile_;
+  size_t workspace_;
   std::vector<TreeSpan> spans_;
-  std::vector<Pass> passes_;
-  int64_t largest_partials_ = 0;
+  PassList whole_;
   Buffer<int32_t> leaf_chunks_;
   Buffer<Chunk> chunks_;
   Buffer<SlotAdd> adds_;

@@ -25,4 +25,8 @@ struct DeviceWeight {
 
 DeviceWeight upload_weight(const PackedWeight& weight, const Allocator& allocator, void* stream);
 
+/// PackedWeight::copy_rows on the device: rows ids[0 .. count) of a dense weight, which lie inside it, into out,
+/// [count][k] in `format` (fp32, or the weight's own).
+void copy_rows(const DeviceWeight& weight, const int64_t* ids, int64_t count, Format format, void* out, void* stream);
+
 }  // namespace qf::cuda

@@ -21,8 +21,11 @@ void check_call(const Plan& plan, const DeviceWeight& weight, const GemmArgs& ar
           ", the weight has ", weight.group);
   require((plan.epilogue.bias != BiasRule::none) == (args.bias != nullptr), plan.kernel, ": the plan has ",
           plan.epilogue.bias == BiasRule::none ? "no bias" : "a bias", ", the call ", args.bias ? "one" : "none");
-  require(args.first_row == 0 && (args.row_count < 0 || args.row_count == plan.m), plan.kernel,
-          ": the CUDA emulator computes all rows of a call");
+  require(args.first_row >= 0 && args.first_row <= plan.m && args.row_count >= -1 &&
+              args.row_count <= plan.m - args.first_row,
+          plan.kernel, ": ", args.row_count, " rows from row ", args.first_row, " on, of ", plan.m);
+  require(args.lda >= plan.k && args.ldo >= plan.n, plan.kernel, ": row strides ", args.lda, " and ", args.ldo,
+          " are shorter than K = ", plan.k, " and N = ", plan.n);
 }
 
 }  // namespace
@@ -40,27 +43,64 @@ void emulate_gemm(const DevicePlan& plan, const DeviceWeight& weight, const Gemm
   emulate_gemm(plan, weight, args, context, plan_scheme(plan.plan(), context.own));
 }
 
-void emulate_gemm(const DevicePlan& device_plan, const DeviceWeight& weight, const GemmArgs& args,
+void emulate_gemm(const DevicePlan& plan, const DeviceWeight& weight, const GemmArgs& args,
                   const DeviceContext& context, Scheme scheme) {
+  check_call(plan.plan(), weight, args);
+  emulate_gemm(plan, weight, expand(plan.plan(), weight, scheme, *context.allocator, context.stream), args, context,
+               scheme);
+}
+
+ExpansionKey expansion_key(const Plan& plan, const DeviceWeight& weight, Scheme scheme) {
+  const bool unit = uses_unit(plan);
+  return {.rule = plan.weight,
+          .format = unit ? plan.activations : Format::fp32,
+          .lowest = unit ? plan.unit.input_exponent : 0,
+          .file_order = plan.file_order && weight.order.size() > 0,
+          .scalar = !unit,
+          .exponents = unit && scheme == Scheme::pinned};
+}
+
+size_t expanded_bytes(const ExpansionKey& key, const DeviceWeight& weight) {
+  const auto numbers = static_cast<size_t>(weight.panels() * kPanelWidth * ((weight.k + 31) / 32 * 32));
+  return numbers * (key.scalar || key.exponents ? 4 : 2);
+}
+
+ExpandedWeight expand(const Plan& plan, const DeviceWeight& weight, Scheme scheme, const Allocator& allocator,
+                      void* stream) {
+  const ExpansionKey key = expansion_key(plan, weight, scheme);
+  ExpandedWeight out;
+  if (key.scalar) {
+    out.scalar = expand_weight_fp32(plan, weight, allocator, stream);
+  } else {
+    out.unit = expand_weight(plan, weight, key.exponents, allocator, stream);
+  }
+  return out;
+}
+
+void emulate_gemm(const DevicePlan& device_plan, const DeviceWeight& weight, const ExpandedWeight& expanded,
+                  const GemmArgs& args, const DeviceContext& context, Scheme scheme) {
   const Plan& plan = device_plan.plan();
   check_call(plan, weight, args);
   const Allocator& allocator = *context.allocator;
-  const Buffer<float> partials(allocator, static_cast<size_t>(device_plan.largest_partials()), context.stream);
+  const RowRange rows{args.first_row, args.row_count < 0 ? plan.m : args.first_row + args.row_count};
+  if (rows.count() == 0) return;
+  PassList some;
+  if (rows.count() < plan.m) some = device_plan.passes(rows, allocator, context.stream);
+  const PassList& list = rows.count() < plan.m ? some : device_plan.passes();
+  const Buffer<float> partials(allocator, static_cast<size_t>(list.largest_partials), context.stream);
   const auto run_passes = [&](auto&& run_leaves) {
-    for (const Pass& pass : device_plan.passes()) {
-      run_leaves(LeafCall{&device_plan, &pass, partials.data(), context.stream});
+    for (const Pass& pass : list.passes) {
+      run_leaves(LeafCall{&device_plan, &pass, partials.data(), rows.begin, context.stream});
       combine({&device_plan, &pass, &weight, partials.data(), context.seed, context.deterministic, context.stream},
               args);
     }
   };
   if (uses_unit(plan)) {
-    const UnitOperand w = expand_weight(plan, weight, allocator, context.stream);
     const UnitOperand x = expand_activations(plan, weight, args, allocator, context.stream);
-    run_passes([&](const LeafCall& call) { run_unit_leaves(call, scheme, w, x); });
+    run_passes([&](const LeafCall& call) { run_unit_leaves(call, scheme, expanded.unit, x); });
   } else {
-    const ScalarOperand w = expand_weight_fp32(plan, weight, allocator, context.stream);
     const ScalarOperand x = expand_activations_fp32(plan, weight, args, allocator, context.stream);
-    run_passes([&](const LeafCall& call) { run_scalar_leaves(call, weight, w, x); });
+    run_passes([&](const LeafCall& call) { run_scalar_leaves(call, weight, expanded.scalar, x); });
   }
 }
 

@@ -102,7 +102,7 @@ struct alignas(16) Octet {
   uint16_t at[8];
 };
 
-/// A thread makes eight consecutive k of one column; 16 threads share a panel's codes.
+/// A thread makes eight consecutive k of one column; 16 threads share a panel's codes. exponent may be null.
 __global__ void expand_weight_kernel(const WeightView w, Format format, int lowest, uint16_t* value, int16_t* exponent,
                                      int ld) {
   const int octets = ld / 8;
@@ -123,12 +123,12 @@ __global__ void expand_weight_kernel(const WeightView w, Format format, int lowe
     for (int j = 0; j < 8; ++j) {
       const int64_t to = row + (first + j < w.k ? w.order[first + j] : first + j);
       value[to] = bits.at[j];
-      exponent[to] = static_cast<int16_t>(exponents.at[j]);
+      if (exponent != nullptr) exponent[to] = static_cast<int16_t>(exponents.at[j]);
     }
     return;
   }
   *reinterpret_cast<Octet*>(value + row + first) = bits;
-  *reinterpret_cast<Octet*>(exponent + row + first) = exponents;
+  if (exponent != nullptr) *reinterpret_cast<Octet*>(exponent + row + first) = exponents;
 }
 
 __global__ void expand_weight_fp32_kernel(const WeightView w, float* value, int64_t ld) {
@@ -141,20 +141,20 @@ __global__ void expand_weight_fp32_kernel(const WeightView w, float* value, int6
 
 struct ActivationView {
   const void* activations;
-  int64_t lda, m, k;
+  int64_t lda, first_row, rows, k;
   Format format;
   const int32_t* order;
 };
 
 __device__ float activation_number(const ActivationView& a, int64_t row, int64_t k) {
-  return load_number(a.format, a.activations, row * a.lda + (a.order == nullptr ? k : a.order[k]));
+  return load_number(a.format, a.activations, (a.first_row + row) * a.lda + (a.order == nullptr ? k : a.order[k]));
 }
 
 __global__ void expand_activations_kernel(ActivationView a, int lowest, uint16_t* value, int16_t* exponent,
                                           int64_t ld) {
   const int64_t thread = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
   const int64_t row = thread / ld, k = thread % ld;
-  if (row >= a.m) return;
+  if (row >= a.rows) return;
   const float number = k < a.k ? activation_number(a, row, k) : 0.0f;
   value[thread] = a.format == Format::bf16 ? bf16_bits(number) : half_bits(number);
   exponent[thread] = static_cast<int16_t>(marked_exponent(number, lowest) + 127);
@@ -163,7 +163,7 @@ __global__ void expand_activations_kernel(ActivationView a, int lowest, uint16_t
 __global__ void expand_activations_fp32_kernel(ActivationView a, float* value, int64_t ld) {
   const int64_t thread = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
   const int64_t row = thread / ld, k = thread % ld;
-  if (row >= a.m) return;
+  if (row >= a.rows) return;
   value[thread] = k < a.k ? activation_number(a, row, k) : 0.0f;
 }
 
@@ -182,17 +182,19 @@ __global__ void quantize_activations_kernel(float* value, int64_t ld, float* sca
 
 ActivationView view(const Plan& plan, const DeviceWeight& weight, const GemmArgs& args) {
   const int32_t* order = plan.file_order ? nullptr : weight.order.data();
-  return {args.activations, args.lda, plan.m, plan.k, plan.activations, order};
+  const int64_t rows = args.row_count < 0 ? plan.m - args.first_row : args.row_count;
+  return {args.activations, args.lda, args.first_row, rows, plan.k, plan.activations, order};
 }
 
 }  // namespace
 
-UnitOperand expand_weight(const Plan& plan, const DeviceWeight& weight, const Allocator& allocator, void* stream) {
+UnitOperand expand_weight(const Plan& plan, const DeviceWeight& weight, bool exponents, const Allocator& allocator,
+                          void* stream) {
   UnitOperand out;
   out.rows = weight.n;
   out.ld = padded_k(weight.k);
   out.value = Buffer<uint16_t>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
-  out.exponent = Buffer<int16_t>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
+  if (exponents) out.exponent = Buffer<int16_t>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
   const int64_t threads = weight.panels() * kPanelWidth * (out.ld / 8);
   expand_weight_kernel<<<blocks_for(threads), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
       view(plan, weight), plan.activations, plan.unit.input_exponent, out.value.data(), out.exponent.data(),
@@ -203,13 +205,14 @@ UnitOperand expand_weight(const Plan& plan, const DeviceWeight& weight, const Al
 
 UnitOperand expand_activations(const Plan& plan, const DeviceWeight& weight, const GemmArgs& args,
                                const Allocator& allocator, void* stream) {
+  const ActivationView from = view(plan, weight, args);
   UnitOperand out;
-  out.rows = plan.m;
+  out.rows = from.rows;
   out.ld = padded_k(plan.k);
   out.value = Buffer<uint16_t>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
   out.exponent = Buffer<int16_t>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
   expand_activations_kernel<<<blocks_for(out.rows * out.ld), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      view(plan, weight, args), plan.unit.input_exponent, out.value.data(), out.exponent.data(), out.ld);
+      from, plan.unit.input_exponent, out.value.data(), out.exponent.data(), out.ld);
   check_launch("expand_activations");
   return out;
 }
@@ -229,12 +232,12 @@ ScalarOperand expand_weight_fp32(const Plan& plan, const DeviceWeight& weight, c
 ScalarOperand expand_activations_fp32(const Plan& plan, const DeviceWeight& weight, const GemmArgs& args,
                                       const Allocator& allocator, void* stream) {
   const auto s = static_cast<cudaStream_t>(stream);
+  const ActivationView from = view(plan, weight, args);
   ScalarOperand out;
-  out.rows = plan.m;
+  out.rows = from.rows;
   out.ld = padded_k(plan.k);
   out.value = Buffer<float>(allocator, static_cast<size_t>(out.rows * out.ld), stream);
-  expand_activations_fp32_kernel<<<blocks_for(out.rows * out.ld), kThreads, 0, s>>>(view(plan, weight, args),
-                                                                                    out.value.data(), out.ld);
+  expand_activations_fp32_kernel<<<blocks_for(out.rows * out.ld), kThreads, 0, s>>>(from, out.value.data(), out.ld);
   check_launch("expand_activations_fp32");
   if (plan.step != StepRule::int32) return out;
   const int64_t groups = plan.k / plan.activation_group;

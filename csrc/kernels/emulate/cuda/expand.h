@@ -20,7 +20,10 @@ struct ScalarOperand {
   int64_t rows = 0, ld = 0;
 };
 
-UnitOperand expand_weight(const Plan& plan, const DeviceWeight& weight, const Allocator& allocator, void* stream);
+/// exponents: whether they are made too (the native scheme does not read them).
+UnitOperand expand_weight(const Plan& plan, const DeviceWeight& weight, bool exponents, const Allocator& allocator,
+                          void* stream);
+/// Of activations: the rows that args name.
 UnitOperand expand_activations(const Plan& plan, const DeviceWeight& weight, const GemmArgs& args,
                                const Allocator& allocator, void* stream);
 ScalarOperand expand_weight_fp32(const Plan& plan, const DeviceWeight& weight, const Allocator& allocator,

@@ -15,6 +15,7 @@ struct LeafCall {
   const DevicePlan* plan;
   const Pass* pass;
   float* partials;
+  int64_t first_row;  // of the activations
   void* stream;
 };
 

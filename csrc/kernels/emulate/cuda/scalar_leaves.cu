@@ -16,7 +16,7 @@ struct ScalarArgs {
   LeafTables tables;
   StepRule step;
   const float *weight, *activations, *row_scale;
-  int64_t weight_ld, activations_ld, k, m;
+  int64_t weight_ld, activations_ld, k, first_row;
   const uint16_t* scales;  // [panel][group][16]
   Format scale_format;
   int64_t group, groups, activation_group;
@@ -69,12 +69,13 @@ __global__ void scalar_leaf_kernel(const ScalarArgs args) {
   const LeafJob job = find_job(args.tables, blockIdx.x);
   const int column = job.column + threadIdx.x % kColumns, row = job.row + threadIdx.x / kColumns;
   if (column >= job.column_end || row >= job.row_end) return;
-  Lane lane{args, column, args.activations + row * args.activations_ld};
+  const int64_t x_row = row - args.first_row;
+  Lane lane{args, column, args.activations + x_row * args.activations_ld};
   for (const Chunk* chunk = job.chunk; chunk < job.chunk_end; ++chunk) {
     const int64_t begin = chunk->start, end = begin + chunk->length;
     switch (args.step) {
       case StepRule::half2_chain: lane.half2_chain(begin, end); break;
-      case StepRule::int32: lane.int32(row, begin, end); break;
+      case StepRule::int32: lane.int32(x_row, begin, end); break;
       default: lane.float_fma(begin, end);
     }
   }
@@ -96,7 +97,7 @@ void run_scalar_leaves(const LeafCall& call, const DeviceWeight& scales, const S
                         .weight_ld = weight.ld,
                         .activations_ld = activations.ld,
                         .k = plan.k,
-                        .m = plan.m,
+                        .first_row = call.first_row,
                         .scales = scales.scales.data(),
                         .scale_format = scales.format,
                         .group = scales.is_dense() ? plan.k : scales.group,

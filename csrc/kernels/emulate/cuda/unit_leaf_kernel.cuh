@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(L::threads, L::tiles_w == 2 ? Scheme::blocks :
       const S stage(shared, index % L::stages);
       const int64_t k = job.chunk[index].start;
       stage.fill(args.weight, 0, L::columns, job.column, k);
-      stage.fill(args.activations, L::columns, L::rows, job.row, k);
+      stage.fill(args.activations, L::columns, L::rows, job.row - args.first_row, k);
     }
     asm volatile("cp.async.commit_group;");
   };

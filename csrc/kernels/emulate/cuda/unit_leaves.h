@@ -27,6 +27,7 @@ struct UnitArgs {
   LeafTables tables;
   MatrixUnit unit;
   Operand weight, activations;
+  int first_row;  // of the activations
 };
 
 struct UnitLeaves {

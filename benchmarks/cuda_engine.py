@@ -1,0 +1,81 @@
+"""Times of the engine on a GPU at Qwen3-8B's shapes, random weights of real scale, as JSON.
+
+    PYTHONPATH=python:tests python benchmarks/cuda_engine.py --kernel marlin --device a100
+
+One prompt without its logprobs, the same with them, and forced decode steps behind it; one run each after a short one
+that starts everything. Memory is torch's peak: weights, their expanded form, the caches and whatever a step holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+import numpy as np
+
+from qforensics import _core
+from qforensics._gpu import chosen_executor
+from qforensics._model import executor_record
+from random_engine import RandomEngine
+
+GIB = 2**30
+
+
+class Clock:
+    """Seconds from a call's start to its prefill's end and to every decode step's."""
+
+    def __init__(self) -> None:
+        self.begin, self.times = time.perf_counter(), []
+
+    def __call__(self, done: int, total: int) -> None:
+        self.times.append(time.perf_counter() - self.begin)
+
+
+def peak_gib() -> float:
+    import torch
+
+    peak = torch.cuda.max_memory_allocated() / GIB
+    torch.cuda.reset_peak_memory_stats()
+    return round(peak, 2)
+
+
+def timed(engine: RandomEngine, prompt: list[int], new_tokens: int, *, prompt_logprobs: bool) -> dict[str, Any]:
+    clock = Clock()
+    engine.run([prompt], new_tokens, prompt_logprobs=prompt_logprobs, progress=clock)
+    steps = np.diff(clock.times)
+    return {
+        "prompt_ids": len(prompt), "prompt_logprobs": prompt_logprobs, "prefill_s": round(clock.times[0], 3),
+        "decode_steps": len(steps), "decode_s": round(float(steps.sum()), 3),
+        "decode_ms_median": round(float(np.median(steps)) * 1e3, 3) if len(steps) else None,
+        "peak_gib": peak_gib(),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kernel", default="marlin")
+    parser.add_argument("--device", default="a100")
+    parser.add_argument("--layers", type=int, default=36)
+    parser.add_argument("--prompt", type=int, default=8067)
+    parser.add_argument("--new", type=int, default=100)
+    args = parser.parse_args()
+    chosen_executor("cuda")
+    begin = time.perf_counter()
+    engine = RandomEngine("cuda", layers=args.layers, kernel=args.kernel, device=args.device)
+    load = time.perf_counter() - begin
+    prompt = np.random.default_rng(2).integers(0, 151936, args.prompt).tolist()
+    engine.run([prompt[:64]], 3)
+    result = {
+        "gpu": _core.gpu_info(0)["name"], "emulated": args.device, "kernel": args.kernel, "layers": args.layers,
+        "load_s": round(load, 1), "after_start_gib": peak_gib(), "runs": [],
+    }  # fmt: skip
+    for logprobs, new in ((False, 1), (True, args.new + 1)):
+        result["runs"].append(timed(engine, prompt, new, prompt_logprobs=logprobs))
+        print(json.dumps(result["runs"][-1]), flush=True)
+    print(json.dumps(result | {"executor": executor_record(engine.engine)}))
+
+
+if __name__ == "__main__":
+    main()
