@@ -8,8 +8,8 @@ done
 
 from test_native_marlin import assert_native_equals_cpu, inputs_of
 
-# M, N, K, group, weights without zero points: clusters; clusters whose blocks have one warp row each; warps side by side
-# over the rows and stages that are used again; many strips, without clusters
+# M, N, K, group, weights without zero points: clusters; clusters whose blocks have one warp row each; warps side by
+# side over the rows and stages that are used again; many strips, without clusters
 PROBLEMS = [
     (3, 512, 1024, 128, False),
     (20, 640, 576, 64, False),
