@@ -45,12 +45,16 @@ __global__ void __launch_bounds__(marlin_threads(Rows, Strips), 1)
     walk.run(args, stages);
   }
   __syncwarp();
+  // Partial sums have memory of their own, which no copy of the engine writes. Every store to them comes before every
+  // load of the reduction: a walker stores, then arrives (with release in a cluster), and nobody passes before all
+  // threads arrived. Copies are over as well: walkers waited for every stage. The fetching warps arrive long before and
+  // read nothing afterwards: the barrier orders such reads too, but racecheck reported reads where theirs were.
   if (shape.cluster > 1) {
     meet_cluster();
   } else {
     __syncthreads();
   }
-  reduce_and_store(args, share, cluster_leaves(args, share, leaves), slices);
+  if (warp < walkers) reduce_and_store(args, share, cluster_leaves(args, share, leaves), slices);
   if (shape.cluster > 1) leave_cluster();  // shared memory stays until its last reader is done
 #endif
 }

@@ -75,10 +75,10 @@ __device__ inline float channel_scale(const MarlinArgs& args, int column) {
   return widened(args.epilogue.output, static_cast<uint16_t>(column & 8 ? pair >> 16 : pair));
 }
 
-/// Four columns of a row per thread; the blocks of a cluster share the outputs.
+/// Four columns of a row per thread of the walking warps; the blocks of a cluster share the outputs.
 __device__ inline void reduce_and_store(const MarlinArgs& args, const BlockShare& share, const ClusterLeaves& leaves,
                                         const int* slices) {
-  const int fours = share.strips * (kStripColumns / 4), threads = static_cast<int>(blockDim.x);
+  const int fours = share.strips * (kStripColumns / 4), threads = static_cast<int>(blockDim.x) - 32 * kFetchingWarps;
   for (int i = share.rank * threads + static_cast<int>(threadIdx.x); i < share.rows * fours;
        i += args.shape.cluster * threads) {
     const int row = i / fours, column = i % fours * 4, n = share.first_strip * kStripColumns + column;

@@ -15,7 +15,7 @@ struct LeafTable {
   __device__ float* at(int slice, int slot) const { return base + (slice * slots + slot) * rows * pitch; }
 };
 
-/// Waits for the other warps of a set; sets have ids from 1 to 15.
+/// Waits for the other warps of a set; sets have ids from 1 to 15. What they stored before is visible after.
 __device__ __forceinline__ void meet(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
@@ -99,6 +99,7 @@ class WarpWalk {
   }
 
  private:
+  static_assert((marlin_threads(Rows, Strips) / 32 - kFetchingWarps) / 2 <= 15, "a set's id, of two warps or more");
   static constexpr int kNumberBytes = (kScaleUnits + (Zeros ? 1 : 0)) * 16;
   static constexpr int kTiles = Rows * Strips == 1 ? 4 : (Rows * Strips <= 4 ? 2 : 1);  // loaded before they are used
 
@@ -207,7 +208,8 @@ class WarpWalk {
     slice_ += 1;
     cut_ = slice_ < slices_ ? *next_cut_++ : 0;
   }
-  /// to = own sums, or own sums + to. The same lane of every warp of a set owns the same outputs.
+  /// to = own sums, or own sums + to. The same lane of every warp of a set owns the same outputs, no other set does,
+  /// and the next slice has another place: meet() orders the set's turns, nothing else need be ordered.
   __device__ __forceinline__ void store_sums(float* to, bool add) const {
     const int row = row_ + 2 * (lane_ & 3), pitch = leaves_.pitch;
     float* first = to + row * pitch + strip_ * kStripColumns + (lane_ >> 2);
