@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test lint format bench sanitize clean
+.PHONY: setup demo test lint format bench sanitize gpu-check clean
 
 setup: $(STAMP)
 
@@ -36,9 +36,14 @@ format: setup
 
 bench: setup
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/demo.py
 
 sanitize: setup
 	BIN=$(BIN) tools/sanitize.sh
+
+# on a machine with an NVIDIA GPU: tests, compute-sanitizer, benchmarks; writes a report into benchmarks/results
+gpu-check: setup
+	PYTHON=$(BIN)/python tools/gpu_check.sh
 
 clean:
 	rm -rf $(VENV) build build-*

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 
 import numpy as np
+from provenance import spread
 
 from qforensics import _core
 from qforensics.devices import device
@@ -55,9 +55,7 @@ def measure(repeats: int) -> list[dict[str, object]]:
     print(f"{'profile':8}{'isa':10}{'rows':>5}{'products/s':>14}{'spread':>20}")
     found = []
     for (name, isa, rows), values in rates.items():
-        median = statistics.median(values)
-        print(f"{name:8}{isa:10}{rows:5}{median:14.3g}{min(values):10.3g} ..{max(values):8.3g}")
-        found.append(
-            {"profile": name, "isa": isa, "rows": rows, "median": median, "min": min(values), "max": max(values)}
-        )
+        kept = spread(values)
+        print(f"{name:8}{isa:10}{rows:5}{kept['median']:14.3g}{kept['min']:10.3g} ..{kept['max']:8.3g}")
+        found.append({"profile": name, "isa": isa, "rows": rows, **kept})
     return found

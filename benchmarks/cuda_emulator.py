@@ -1,6 +1,6 @@
 """Products per second of the CUDA emulator, per scheme, emulated device and number of rows; one run, one table.
 
-    python benchmarks/cuda_emulator.py [--output results.json]
+python benchmarks/cuda_emulator.py [--output results.json]
 """
 
 import argparse
@@ -11,6 +11,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from provenance import provenance
 
 from qforensics import _core, plans
 
@@ -65,7 +66,7 @@ def main() -> None:
         print(f"{row['shape']:28} M {row['rows']:5} {row['device']:5} {row['dtype']} {row['scheme']:10} "
               f"{row['milliseconds']:9.3f} ms  {row['products_per_second']:.2e} products/s")  # fmt: skip
     if arguments.output:
-        arguments.output.write_text(json.dumps({"gpu": gpu["name"], "rows": rows}, indent=1))
+        arguments.output.write_text(json.dumps({**provenance(), "gpu": gpu["name"], "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
-"""Products per second of the kernel emulator, per kernel, instruction set and profile, on one core. Prints JSON.
+"""Products per second of the kernel emulator, per kernel and profile, on one core with its best instruction set.
 
-CPU time of the calling thread, so that other work on the machine changes it little; the best and the median of several
-calls, kernels interleaved. Weights are larger than the caches unless --small is given.
+CPU time of the calling thread, so that other work on the machine changes it little; the kernels take turns. Weights of
+4096 x 4096 are larger than the caches.
 """
 
-import argparse
-import json
-import statistics
+from __future__ import annotations
+
 import time
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+from provenance import spread
 
 from qforensics import _core, environment, kernels, plans
 
 ROWS = (1, 4, 40)
+DEVICES = ("h200", "a100")
 
 
 def prepared(kernel: str, rows: int, size: int, device: str) -> tuple[Any, Any, np.ndarray]:
@@ -30,50 +31,29 @@ def prepared(kernel: str, rows: int, size: int, device: str) -> tuple[Any, Any, 
     return plan._core_plan, weight, rng.standard_normal((rows, size)).astype(dtype).view(np.uint16)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kernels", nargs="+", default=[name for name in kernels.names() if name != "openvino"])
-    parser.add_argument("--devices", nargs="+", default=["h200", "a100"])
-    parser.add_argument("--isa", nargs="+", default=[_core.best_isa()])
-    parser.add_argument("--small", action="store_true", help="1024 x 1024 instead of 4096 x 4096")
-    parser.add_argument("--repeats", type=int, default=7)
-    args = parser.parse_args()
-    size = 1024 if args.small else 4096
-    chosen = [plans.kernel_name(name) for name in args.kernels]
-    cases = {
-        (k, d, i, m): prepared(k, m, size, d) for k in chosen for d in args.devices for i in args.isa for m in ROWS
-    }
-    runners = {isa: _core.KernelRunner(isa, 1) for isa in args.isa}
-    seconds: dict[tuple[str, str, str, int], list[float]] = {case: [] for case in cases}
-    for _ in range(args.repeats + 1):
-        for case, (plan, weight, activations) in cases.items():
+def cases() -> list[tuple[str, str, int]]:
+    """(kernel, profile, rows); Machete is a Hopper kernel, and openvino takes float32 activations."""
+    names = [plans.kernel_name(name) for name in kernels.names() if name != "openvino"]
+    every = [(name, device, rows) for name in names for device in DEVICES for rows in ROWS]
+    return [case for case in every if case[:2] != ("machete", "a100")]
+
+
+def measure(*, quick: bool) -> dict[str, Any]:
+    """Median, smallest and largest products/s of several calls per case; the first call warms up."""
+    size, repeats = (1024, 3) if quick else (4096, 7)
+    isa = environment.selected_isa()
+    runner = _core.KernelRunner(isa, 1)
+    ready = {case: prepared(case[0], case[2], size, case[1]) for case in cases()}
+    rates: dict[tuple[str, str, int], list[float]] = {case: [] for case in ready}
+    for _ in range(repeats + 1):
+        for case, (plan, weight, activations) in ready.items():
             start = time.thread_time()
-            _core.emulate_gemm(plan, weight, activations, None, runners[case[2]], 0, False)
-            seconds[case].append(time.thread_time() - start)
-    results = []
-    for (kernel, device, isa, rows), times in seconds.items():
-        products, kept = rows * size * size, times[1:]  # the first call warms up
-        results.append(
-            {
-                "kernel": kernel,
-                "device": device,
-                "isa": isa,
-                "rows": rows,
-                "size": size,
-                "products_per_second": products / min(kept),
-                "median_products_per_second": products / statistics.median(kept),
-            }
-        )
-    print(
-        json.dumps(
-            {
-                "environment": environment.capture_environment(threads=1).to_json(),
-                "results": results,
-            },
-            indent=1,
-        )
-    )
-
-
-if __name__ == "__main__":
-    main()
+            _core.emulate_gemm(plan, weight, activations, None, runner, 0, False)
+            rates[case].append(case[2] * size * size / (time.thread_time() - start))
+    found = []
+    print(f"{'kernel':10}{'profile':8}{'rows':>5}{'products/s':>14}{'spread':>20}")
+    for (kernel, device, rows), values in rates.items():
+        kept = spread(values[1:])
+        print(f"{kernel:10}{device:8}{rows:5}{kept['median']:14.3g}{kept['min']:10.3g} ..{kept['max']:8.3g}")
+        found.append({"kernel": kernel, "profile": device, "rows": rows, **kept})
+    return {"isa": isa, "size": size, "cases": found}

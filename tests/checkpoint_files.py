@@ -1,15 +1,17 @@
 """Small checkpoints on disk for the tests, and a plain-loop reader of packed words."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
-from qforensics.checkpoints import ModelConfig, QuantizedLinear
+from qforensics.checkpoints import CheckpointError, ModelConfig, QuantizedLinear, load
 from qforensics.quantize import METHODS
 
 CONFIG = ModelConfig(
@@ -81,3 +83,21 @@ def stream_value(words: list[int], index: int, bits: int) -> int:
     """Value `index` of a little-endian bit stream of 32-bit words."""
     stream = sum((word & 0xFFFFFFFF) << (32 * i) for i, word in enumerate(words))
     return stream >> (index * bits) & ((1 << bits) - 1)
+
+
+def read_everything(path: Path) -> None:
+    """Open a checkpoint and read all of it."""
+    checkpoint = load(path)
+    for name in checkpoint.names:
+        checkpoint.tensor(name)
+    for name in checkpoint.linear_names:
+        checkpoint.linear(name)
+
+
+def refused(path: Path, message: str) -> str:
+    """The refusal of a checkpoint, which names its path and matches `message`."""
+    with pytest.raises(CheckpointError) as caught:
+        read_everything(path)
+    assert re.search(message, str(caught.value)), str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)

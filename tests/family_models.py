@@ -127,3 +127,28 @@ def write_dequantized(checkpoint: Checkpoint, path: Path, dtype: "np.dtype[np.ge
     save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path / "model.safetensors", {"format": "pt"})
     (path / "config.json").write_text(json.dumps(checkpoint.config.to_hf()))
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+#: Sizes that every INT4 kernel takes.
+PACKABLE = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 512}
+BOUND = 1e-3  # the issue's; measured: below 7e-5 (fp32 rounding of another order of sums)
+
+
+def whole(trace: qf.Trace, vocabulary: int) -> np.ndarray:
+    """All logprobs of all positions [rows, vocabulary] of a trace whose top-k is its vocabulary."""
+    return np.concatenate([all_logprobs(rows, vocabulary) for rows in (trace.prefill, trace.decode)])
+
+
+def ids_of(trace: qf.Trace) -> list[int]:
+    """Ids whose successors the trace's rows predict."""
+    return [*trace.prompt_ids.tolist(), *trace.generated_ids.tolist()][:-1]
+
+
+def distance(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max())
+
+
+def change_config(path: Path, **fields: object) -> None:
+    file = path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))

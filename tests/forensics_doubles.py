@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qforensics import StudyVariant
 from qforensics.trace import LogprobRows, Trace
 
 DATA = Path(__file__).parent / "data"
@@ -149,3 +150,11 @@ def small_trace(
     kernel: str = "k1", *, prompt: Sequence[int] = (1, 2, 3, 4), length: int = 6, **options: float
 ) -> Trace:
     return FakeModel("w1", kernel, **options).generate(prompt, max_new_tokens=length)
+
+
+VARIANTS = [
+    StudyVariant("one", load_one, description="first"),
+    StudyVariant("kernel", load_other_kernel),
+    StudyVariant("weights", load_other_weights),
+]
+PROMPTS = [[1, 2, 3], [4, 5, 6, 7]]

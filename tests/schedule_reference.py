@@ -4,6 +4,7 @@ The plans work the other way round, tile by tile. Both must find the same pieces
 """
 
 from collections import defaultdict
+from itertools import accumulate
 
 Pieces = dict[tuple[int, int], list[tuple[int, int]]]
 """(row tile, column tile) -> pieces [first k-tile, last k-tile + 1), ascending."""
@@ -17,14 +18,8 @@ def machete(m: int, n: int, k: int, tile: tuple[int, int, int], sms: int) -> Pie
     k_tiles, columns, rows = k // 64, -(-n // tile_n), -(-m // tile_m)
     columns = -(-columns // cluster) * cluster
     along_columns = rows > columns  # the direction that neighbouring indices run along
-    wave = sms if cluster == 1 else min(sms, sms // 18 * (18 - 18 % cluster) + (sms % 18) // cluster * cluster)
     outputs = rows * columns
-    full, waves = divmod(outputs, wave)[0], -(-outputs // wave)
-    shared = outputs - max(full - 1, 0) * wave
-    if full == waves or k_tiles <= SHORT or 2 * (outputs % wave) >= wave:
-        shared = 0
-    shared -= shared % cluster
-    units = min(wave, k_tiles * shared // SHORT // cluster * cluster)
+    shared, units = shared_tiles(outputs, k_tiles, cluster, sms)
     pieces: Pieces = defaultdict(list)
 
     def place(cluster_tile: int, first: int, last: int) -> None:
@@ -36,47 +31,65 @@ def machete(m: int, n: int, k: int, tile: tuple[int, int, int], sms: int) -> Pie
             pieces[row, column * cluster + member].append((first, last))
 
     if shared == 0 or units == 0:
-        for t in range(outputs // cluster):
-            place(t, 0, k_tiles)
-        return {key: sorted(value) for key, value in pieces.items()}
-    if units > shared and units % shared == 0:
-        splits = units // shared
-        for t in range(outputs // cluster):
-            at = 0
-            for s in range(splits):
-                length = k_tiles // splits + (s < k_tiles % splits)
-                place(t, at, at + length)
-                at += length
-        return {key: sorted(value) for key, value in pieces.items()}
+        cuts = [(t, 0, k_tiles) for t in range(outputs // cluster)]
+    elif units > shared and units % shared == 0:
+        cuts = [(t, *cut) for t in range(outputs // cluster) for cut in even_cuts(k_tiles, units // shared)]
+    else:
+        most = min(SHORT, columns // cluster if along_columns else rows)
+        cuts = stream_k(shared // cluster, units // cluster, k_tiles, cluster, most)
+        cuts += [(t, 0, k_tiles) for t in range(shared // cluster, outputs // cluster)]
+    for cut in cuts:
+        place(*cut)
+    return {key: sorted(value) for key, value in pieces.items()}
+
+
+def shared_tiles(outputs: int, k_tiles: int, cluster: int, sms: int) -> tuple[int, int]:
+    """Output tiles that several units share, and how many units; the others have one unit each."""
+    wave = sms if cluster == 1 else min(sms, sms // 18 * (18 - 18 % cluster) + (sms % 18) // cluster * cluster)
+    full, waves = divmod(outputs, wave)[0], -(-outputs // wave)
+    shared = outputs - max(full - 1, 0) * wave
+    if full == waves or k_tiles <= SHORT or 2 * (outputs % wave) >= wave:
+        shared = 0
+    shared -= shared % cluster
+    return shared, min(wave, k_tiles * shared // SHORT // cluster * cluster)
+
+
+def even_cuts(k_tiles: int, splits: int) -> list[tuple[int, int]]:
+    """[first, last) of parts that differ by one k-tile at most, the longer ones first."""
+    lengths = [k_tiles // splits + (s < k_tiles % splits) for s in range(splits)]
+    ends = list(accumulate(lengths))
+    return [(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+
+
+def stream_k(tiles: int, units: int, k_tiles: int, cluster: int, most: int) -> list[tuple[int, int, int]]:
+    """(cluster tile, first, last) of units that walk along K and on into the next tile; both counted in clusters."""
 
     def fits(groups: int) -> bool:
-        per_unit = shared // cluster // groups * cluster * k_tiles // (units // groups)
-        return units // cluster % groups == 0 and per_unit >= SHORT
+        per_unit = tiles // groups * cluster * k_tiles // (units * cluster // groups)
+        return units % groups == 0 and per_unit >= SHORT
 
-    most = min(SHORT, columns // cluster if along_columns else rows)
-    ideal = [g for g in range(most, 1, -1) if fits(g) and shared // cluster % g == 0]
+    ideal = [g for g in range(most, 1, -1) if fits(g) and tiles % g == 0]
     groups = (ideal or [g for g in range(most, 1, -1) if fits(g)] or [1])[0]
-    for unit in range(units // cluster):
+    cuts = []
+    for unit in range(units):
         index, group = divmod(unit, groups)
-        tiles = shared // cluster // groups + (group < shared // cluster % groups)
-        work = tiles * cluster * k_tiles
-        share, rest = divmod(work, units // groups)
+        work = (tiles // groups + (group < tiles % groups)) * cluster * k_tiles
+        share, rest = divmod(work, units * cluster // groups)
         larger = rest // cluster
         start = share * index + min(index, larger)
-        end = start + share + (index < larger)
-        ends = []
-        for at in (start, end):
-            inside = at % k_tiles
-            ends.append(at - inside if inside < SHORT else at + k_tiles - inside if k_tiles - inside < SHORT else at)
-        at = ends[0]
-        while at < ends[1]:
-            tile_in_group = at // k_tiles
-            last = min(ends[1], (tile_in_group + 1) * k_tiles)
-            place(tile_in_group * groups + group, at % k_tiles, last - tile_in_group * k_tiles)
+        at, end = (whole_ends(place, k_tiles) for place in (start, start + share + (index < larger)))
+        while at < end:
+            own = at // k_tiles
+            last = min(end, (own + 1) * k_tiles)
+            cuts.append((own * groups + group, at % k_tiles, last - own * k_tiles))
             at = last
-    for t in range(shared // cluster, outputs // cluster):
-        place(t, 0, k_tiles)
-    return {key: sorted(value) for key, value in pieces.items()}
+    return cuts
+
+
+def whole_ends(at: int, k_tiles: int) -> int:
+    """A cut too near to a tile's end is moved onto it."""
+    inside = at % k_tiles
+    return at - inside if inside < SHORT else at + k_tiles - inside if k_tiles - inside < SHORT else at
 
 
 def marlin(rows: int, n: int, k: int, group: int, tile: tuple[int, int], sms: int) -> Pieces:

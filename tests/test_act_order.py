@@ -10,21 +10,24 @@ from safetensors.numpy import load_file, save_file
 
 import qforensics as qf
 from family_models import (
-    all_logprobs,
+    BOUND,
+    PACKABLE,
+    change_config,
+    distance,
     half_precision_noise,
+    ids_of,
     reference_logprobs,
     rms,
     tokens,
+    whole,
     write_dequantized,
     write_model,
-)  # fmt: skip
+)
 from qforensics import kernels
 from qforensics.checkpoints import CheckpointError, load
 from qforensics.quantize import pack_gptq, quantize_checkpoint
-from test_families import BOUND, change_config, distance
 
 VOCABULARY, GROUP = 1003, 64
-SHAPE = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 512}
 #: Linears that read the same activations share their order, as GPTQ gives it to them.
 INPUT = {"q": "x", "k": "x", "v": "x", "o": "attention", "gate": "y", "up": "y", "down": "inner"}
 
@@ -52,7 +55,7 @@ def change_settings(path, **fields):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("act-order")
-    write_model(path / "source", "llama", torch.float16, **SHAPE)
+    write_model(path / "source", "llama", torch.float16, **PACKABLE)
     write_shuffled(path / "gptq", path / "source")
     write_dequantized(load(path / "gptq"), path / "dense", np.float16)
     return path
@@ -65,14 +68,10 @@ def exact(folder):
     return model.generate(tokens(VOCABULARY, 70), max_new_tokens=5, top_k=VOCABULARY)
 
 
-def whole(trace):
-    return np.concatenate([all_logprobs(rows, VOCABULARY) for rows in (trace.prefill, trace.decode)])
-
-
 def test_the_fp32_profile_is_transformers_with_the_dequantized_weights(folder, exact, tmp_path):
     model = write_dequantized(load(folder / "gptq"), tmp_path / "dense", np.float16)
-    expected = reference_logprobs(model, [*exact.prompt_ids.tolist(), *exact.generated_ids.tolist()])[:-1]
-    assert distance(whole(exact), expected) <= BOUND
+    expected = reference_logprobs(model, ids_of(exact))
+    assert distance(whole(exact, VOCABULARY), expected) <= BOUND
     tensors = load_file(folder / "gptq" / "model.safetensors")  # the control: the order is lost
     for name in tensors:
         if name.endswith("down_proj.g_idx"):
@@ -81,7 +80,7 @@ def test_the_fp32_profile_is_transformers_with_the_dequantized_weights(folder, e
     save_file(tensors, tmp_path / "lost" / "model.safetensors", {"format": "pt"})
     (tmp_path / "lost" / "config.json").write_text((folder / "gptq" / "config.json").read_text())
     lost = qf.load_model(tmp_path / "lost", variant="gptq", profile="fp32").teacher_force(exact)
-    assert distance(whole(lost), expected) > 10 * BOUND
+    assert distance(whole(lost, VOCABULARY), expected) > 10 * BOUND
 
 
 @pytest.mark.parametrize(("variant", "device"), [("gptq", "h200"), ("gptq_marlin", "h200"), ("gptq_marlin", "a100")])
@@ -90,11 +89,10 @@ def test_every_kernel_runs_it_within_half_precision(folder, exact, variant, devi
 
     Measured: 0.76 times it for the Marlin kernels; 1.3 for exllama, which adds in fp16.
     """
-    ids = [*exact.prompt_ids.tolist(), *exact.generated_ids.tolist()]
-    noise = half_precision_noise(folder / "dense", ids[:-1], whole(exact), torch.float16)
+    noise = half_precision_noise(folder / "dense", ids_of(exact), whole(exact, VOCABULARY), torch.float16)
     model = qf.load_model(folder / "gptq", variant=variant, device=device, deterministic=True)
     trace = model.teacher_force(exact)
-    assert rms(whole(trace), whole(exact)) <= 2 * noise
+    assert rms(whole(trace, VOCABULARY), whole(exact, VOCABULARY)) <= 2 * noise
     for notes in trace.provenance["unconfirmed"].values():
         assert any("activation order" in note for note in notes)
 

@@ -1,14 +1,19 @@
 """Hub ids: the commit is pinned and recorded, failures say what was tried. And the examples in the docstrings run."""
 
+import dataclasses
 import doctest
+import fnmatch
 import importlib
+import shutil
 import types
 
 import huggingface_hub
 import pytest
+from gguf.constants import GGMLQuantizationType
 
 from checkpoint_files import CONFIG, dense_tensors, write_directory
 from qforensics.checkpoints import CheckpointError, load
+from test_checkpoints_gguf import write_gguf
 
 MODULES = ["checkpoints._types", "quantize._round_to_nearest"]
 
@@ -32,6 +37,30 @@ def test_revision_is_resolved_pinned_and_recorded(tmp_path, monkeypatch):
     assert asked == [("some/model", "main"), ("some/model", "c0ffee" * 6 + "abcd")]
     assert checkpoint.revision == "c0ffee" * 6 + "abcd"
     assert load(path).revision is None
+
+
+def test_a_gguf_repository(tmp_path, monkeypatch):
+    """The fake hub holds one file and gives what the patterns ask for."""
+    repository, snapshot = tmp_path / "hub", tmp_path / "snapshot"
+    repository.mkdir()
+    snapshot.mkdir()
+    config = dataclasses.replace(CONFIG, head_dim=64)
+    write_gguf(repository / "model-q4_0.gguf", config, GGMLQuantizationType.Q4_0)
+    (repository / "pytorch_model.bin").write_bytes(b"a pickle")
+
+    def snapshot_download(_, *, revision, allow_patterns):
+        for file in repository.iterdir():
+            if any(fnmatch.fnmatch(file.name, pattern) for pattern in allow_patterns):
+                shutil.copy(file, snapshot)
+        return str(snapshot)
+
+    sha = types.SimpleNamespace(sha="c0ffee" * 6 + "abcd")
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: sha)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    checkpoint = load("some/model-gguf")
+    assert [file.name for file in snapshot.iterdir()] == ["model-q4_0.gguf"]
+    assert (checkpoint.format, checkpoint.revision) == ("gguf", sha.sha)
+    assert checkpoint.digest() == load(repository / "model-q4_0.gguf").digest()
 
 
 def test_unreachable_hub(monkeypatch):

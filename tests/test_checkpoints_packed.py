@@ -172,7 +172,7 @@ def test_compressed_tensors_act_order_and_bfloat16_scales(tmp_path):
 
 
 def test_tiles_against_the_lane_definition():
-    """What lane l of a warp holds, as in facts/kernels-and-formats.md section 1.4."""
+    """What lane l of a warp holds, as PyTorch's `int4mm.cu` lays it out (`matrix_to_m16n8k16_Bint4_layout`)."""
     k, n = 256, 16
     codes = np.random.default_rng(5).integers(0, 16, (k, n), dtype=np.uint8)
     words = pack_tiles(codes).view(np.uint32)

@@ -81,6 +81,10 @@ def test_plan_in_words_and_as_a_picture(tmp_path):
         (("generate", "--prompt", "x", "--output", "."), 4, "found a directory"),
         (("generate", "--prompt", "x", "--output", "x.trace", "--model", "smollm2-135m"), 4, "smollm2-135m-padded"),
         (("generate", "--prompt-ids", "no-such.json", "--output", "x.trace"), 4, "no-such.json: No such file"),
+        (("study", "--repeats", "1"), 2, "0 (no noise floor)"),
+        (("show", SHIPPED / "awq.trace", "--html", "x.html"), 4, "--html shows a study"),
+        (("show", RECORDED / "awq.json", "--html", "x.html"), 4, "--html shows a study"),
+        (("noise-floor", "--threads", "0", SHIPPED / "awq.trace"), 2, "threads"),
     ],
 )
 def test_errors_are_one_sentence(args, code, words):
@@ -95,6 +99,51 @@ def test_errors_are_one_sentence(args, code, words):
 def test_debug_keeps_the_exception():
     result = CliRunner().invoke(app, ["--debug", "plan", "marln", "--shape", "1x768x768"])
     assert isinstance(result.exception, ValueError)
+
+
+def test_a_file_ends_a_list_of_variants(tmp_path, monkeypatch):
+    """As in `verify --variants awq gptq run.trace`; a directory of a variant's name is no trace."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gptq").mkdir()
+    doubles.small_trace().save(tmp_path / "run.trace")
+    asked: list = []
+
+    def parse(names, devices):
+        asked.append(list(names))
+        raise ValueError("stop here")
+
+    monkeypatch.setattr("qforensics.hypotheses.spread", parse)
+    claim = ("--claim", "awq@h200")
+    run("verify", *claim, "--variants", "awq", "gptq", "run.trace", code=4)
+    run("verify", *claim, "--variants", "awq", "gptq", "--", "run.trace", code=4)
+    run("verify", "run.trace", *claim, "--variants", "awq", "gptq", code=4)
+    assert asked == [["awq", "gptq"]] * 3
+
+
+CRASH = """
+import sys
+from qforensics.__main__ import main
+sys.argv = ["qforensics", {option} "variants", "--json"]
+{fault}
+main()
+"""
+PRINT = "from qforensics.cli import tables\ndef fail(*_): raise {}\ntables.print_json = fail"
+
+
+@pytest.mark.parametrize(
+    ("option", "fault", "words"),
+    [
+        ("", PRINT.format("KeyError('k')"), "error: KeyError: 'k' (unexpected: --debug shows where)"),
+        ("'--debug',", PRINT.format("KeyError('k')"), "Traceback"),
+        ("", PRINT.format("KeyboardInterrupt"), "interrupted"),
+        ("", "sys.modules['qforensics.cli.tables'] = None", "import of qforensics.cli.tables halted"),
+    ],
+)
+def test_a_crash_is_no_mismatch(option, fault, words):
+    """Python's and typer's own exit code for these is 1, which says mismatch here."""
+    code = CRASH.format(option=option, fault=fault)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, words in done.stderr) == (4, True), done.stderr
 
 
 def test_import_compare_noise_floor_show(tmp_path):
@@ -167,20 +216,6 @@ def test_head_of_a_trace():
     assert whole.head(99) is whole
     with pytest.raises(ValueError, match="decode_rows"):
         whole.head(-1)
-
-
-def test_lookups_need_no_torch():
-    code = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from qforensics.cli import app\n"
-        "app(['verify', 'TRACE', '--steps', '0'] if sys.argv[1:] else ['plan', 'awq', '--shape', '1x768x768'])"
-    ).replace("TRACE", str(SHIPPED / "awq.trace"))
-    fine = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (fine.returncode, "awq" in fine.stdout) == (0, True), fine.stderr
-    refused = subprocess.run([sys.executable, "-c", code, "verify"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 4
-    assert "torch" in refused.stderr
-    assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def test_rsqrtf_keeps_subnormals() -> None:
 
 def test_rotary_cache_has_the_recorded_distance_from_rounded_functions() -> None:
     """On an H200, theta = 1e5, d = 64, 8,192 positions: of 524,288 fp16 entries 27 differ from the ones by a correctly
-    rounded pow, and 12 from the ones by correctly rounded cos and sin (facts/confirmed-operators.md)."""
+    rounded pow, and 12 from the ones by correctly rounded cos and sin."""
     cache = sfu_tables().rope_cache(theta=1e5, dim=64, positions=8192)
     assert cache.shape == (8192, 64)
     positions = np.arange(8192, dtype=np.float32)[:, None]

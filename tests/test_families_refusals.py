@@ -8,9 +8,9 @@ from gguf.constants import GGMLQuantizationType as GgmlType
 
 import qforensics as qf
 from checkpoint_files import CONFIG, dense_tensors, write_directory
+from family_models import change_config
 from qforensics.checkpoints import CheckpointError
 from test_checkpoints_gguf import write_gguf
-from test_families import change_config
 
 RUNNABLE = dataclasses.replace(CONFIG, head_dim=64)
 LLAMA3 = {
@@ -48,6 +48,8 @@ REFUSED = [
     ("llama", rope(low_freq_factor="1"), r"rope_scaling\.low_freq_factor"),
     ("llama", rope(high_freq_factor=1.0), r"rope_scaling\.high_freq_factor"),
     ("llama", rope(original_max_position_embeddings=0), r"rope_scaling\.original_max_position_embeddings"),
+    ("llama", {"max_position_embeddings": 2**20 + 1}, "max_position_embeddings"),
+    ("qwen3", {"max_position_embeddings": 2**31 - 1}, "max_position_embeddings"),
 ]
 
 
@@ -123,3 +125,6 @@ def test_gguf(tmp_path):
     write_gguf(tmp_path / "h.gguf", CONFIG, GgmlType.F16)
     with pytest.raises(CheckpointError, match=r"h\.gguf: head_dim: expected 64 or 128"):
         qf.load_model(tmp_path / "h.gguf", variant="fp16")
+    write_gguf(tmp_path / "p.gguf", dataclasses.replace(RUNNABLE, max_positions=1 << 30), GgmlType.F16)
+    with pytest.raises(CheckpointError, match=r"p\.gguf: context_length: expected at most 1048576 .*found 1073741824"):
+        qf.load_model(tmp_path / "p.gguf", variant="fp16")

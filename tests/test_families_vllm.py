@@ -6,28 +6,21 @@ import torch
 
 import qforensics as qf
 from family_models import (
+    BOUND,
     DTYPES,
     FAMILIES,
-    all_logprobs,
+    PACKABLE,
+    distance,
     half_precision_noise,
+    ids_of,
     reference_logprobs,
     rms,
     tokens,
+    whole,
     write_dequantized,
     write_model,
 )
 from qforensics.quantize import quantize_checkpoint
-from test_families import BOUND, distance
-
-
-def whole(trace: qf.Trace, vocabulary: int) -> np.ndarray:
-    return np.concatenate([all_logprobs(rows, vocabulary) for rows in (trace.prefill, trace.decode)])
-
-
-def ids_of(trace: qf.Trace) -> list[int]:
-    """Ids whose successors the trace's rows predict."""
-    return [*trace.prompt_ids.tolist(), *trace.generated_ids.tolist()][:-1]
-
 
 #: Parts of notes that the family's own features must leave on the path, per device: what no recording confirms there.
 #: No family's logits are: their vocabularies are smaller than any recorded one.
@@ -79,7 +72,6 @@ def test_bits_depend_on_neither_threads_nor_instruction_set_nor_the_run(tmp_path
     assert other.numbers_digest != runs[0].numbers_digest  # the control: another machine, other bits
 
 
-SHAPE = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 512}
 METHODS = {
     "awq": ("awq", "awq_marlin"),
     "gptq": ("gptq", "gptq_marlin"),
@@ -96,7 +88,7 @@ def test_int4_variants(tmp_path, family, method):
     The fp32 profile is transformers' run of the dequantized weights; the kernels are as near to it as 16-bit floats.
     Measured ratios: 0.79 to 1.26; gptq, whose sums above 50 rows round to fp16 after every 8 or 16 k: 1.39 to 2.15.
     """
-    write_model(tmp_path / "source", family, torch.float16, **SHAPE)
+    write_model(tmp_path / "source", family, torch.float16, **PACKABLE)
     checkpoint = quantize_checkpoint(tmp_path / "source", tmp_path / "int4", method=method, group_size=64)
     bf16 = method == "pytorch_int4"
     model = write_dequantized(checkpoint, tmp_path / "dense", np.float32 if bf16 else np.float16)

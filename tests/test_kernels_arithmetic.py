@@ -265,3 +265,19 @@ def test_wrong_arrays_are_refused() -> None:
         kernels.emulate("awq", a, codes + np.uint8(16), zeros, scales, group_size=128, device="h200")
     with pytest.raises(ValueError, match=r"symmetric=True"):
         kernels.emulate("machete", a, codes, zeros, scales, group_size=128, device="h200", symmetric=True)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options", "message"),
+    [
+        ("marlin", {"executor": "tpu"}, "unknown executor 'tpu'"),
+        ("marlin", {"scheme": "pinned"}, "only the executor 'cuda' has schemes, found 'cpu'"),
+        ("awq_dequantize", {"executor": "cuda"}, "one executor, 'cpu'; found 'cuda'"),
+    ],
+)
+def test_executors_that_would_be_ignored_are_refused(kernel: str, options: dict[str, str], message: str) -> None:
+    rng = np.random.default_rng(5)
+    codes, zeros, scales = weights(rng, 128, 64, 64)
+    x = rng.standard_normal((1, 128)).astype(np.float16)
+    with pytest.raises(ValueError, match=message):
+        kernels.emulate(kernel, x, codes, zeros, scales, group_size=64, device="h200", **options)

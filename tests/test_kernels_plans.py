@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 
 from qforensics import kernels
@@ -50,7 +51,7 @@ def test_marlin_launches_have_their_own_partition() -> None:
 
 @pytest.mark.parametrize("kernel", kernels.names())
 def test_every_plan_can_be_read_and_drawn(kernel: str) -> None:
-    pytest.importorskip("matplotlib").use("agg")
+    matplotlib.use("agg")
     plan = kernels.plan(kernel, (40, 1024, 2048), group_size=128, device="a100")
     text = str(plan)
     assert text.startswith(kernel)

@@ -1,4 +1,4 @@
-"""The default model, made from the wheel on PyPI: recorded digests, time, memory, and damaged files."""
+"""The default model, made from the wheel on PyPI: digests, memory, damaged files. `benchmarks/demo.py` times it."""
 
 import hashlib
 import json

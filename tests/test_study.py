@@ -1,15 +1,10 @@
-"""Whole studies with a stand-in model: matrix, verdicts, failures, files, and going on after kill -9."""
+"""Whole studies with a stand-in model: matrix, verdicts, failures, files."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -17,16 +12,10 @@ import pytest
 
 import forensics_doubles as doubles
 import qforensics as qf
+from forensics_doubles import PROMPTS, VARIANTS
 from qforensics import StudyResult, StudyVariant, Trace
 from qforensics._json import JsonFileError
 from qforensics.study_result import study_schema
-
-VARIANTS = [
-    StudyVariant("one", doubles.load_one, description="first"),
-    StudyVariant("kernel", doubles.load_other_kernel),
-    StudyVariant("weights", doubles.load_other_weights),
-]
-PROMPTS = [[1, 2, 3], [4, 5, 6, 7]]
 
 
 @pytest.fixture(scope="module")
@@ -135,37 +124,6 @@ def test_progress_counts_every_cell(finished):
     assert [p.cell for p in seen[:2]] == ["load one", "reference/one/0"]
 
 
-def test_a_finished_study_computes_nothing_again(finished):
-    work, result, _ = finished
-    files = {p: p.stat().st_mtime_ns for p in work.rglob("*.trace")}
-
-    def load():
-        raise AssertionError("a model was loaded")
-
-    variants = [StudyVariant(v.name, load) for v in VARIANTS]
-    racing, broken = (
-        StudyVariant("racing", load, deterministic_loader=load),
-        StudyVariant("broken", doubles.load_broken),
-    )
-    again = qf.study([*variants, racing, broken], PROMPTS, work_dir=work, max_new_tokens=4, repeats=3)
-    assert again.cells == result.cells
-    assert again.verdicts == result.verdicts
-    assert {p: p.stat().st_mtime_ns for p in work.rglob("*.trace")} == files
-
-
-def test_another_study_is_refused_in_the_same_directory(finished):
-    work, _, _ = finished
-    with pytest.raises(ValueError, match="belongs to another study"):
-        qf.study(VARIANTS, PROMPTS, work_dir=work, max_new_tokens=5)
-
-
-@pytest.mark.parametrize("plan", ["[1, 2]", "null", "{", ""])
-def test_a_plan_that_is_none_is_refused(tmp_path, plan):
-    (tmp_path / "plan.json").write_text(plan)
-    with pytest.raises(JsonFileError, match=r"plan\.json: file: expected"):
-        qf.study(VARIANTS, PROMPTS, work_dir=tmp_path)
-
-
 def test_given_references(tmp_path):
     reference = doubles.load_one().generate([1, 2, 3, 4], max_new_tokens=3)
     result = qf.study(VARIANTS, work_dir=tmp_path, references={"kernel": [reference]})
@@ -173,20 +131,6 @@ def test_given_references(tmp_path):
     assert (verdict.claim, verdict.outcome, verdict.matching) == ("kernel", "mismatch", ("one",))
     assert result.floors == {}
     assert result.snr("decode") is None
-
-
-def test_a_damaged_cell_is_computed_again(tmp_path):
-    first = qf.study(VARIANTS[:2], PROMPTS, work_dir=tmp_path, max_new_tokens=3, repeats=0)
-    file = tmp_path / "traces" / "replay" / "one" / "kernel" / "0.trace"
-    file.write_bytes(file.read_bytes()[:-1])
-    with open(tmp_path / "journal.jsonl", "a") as journal:
-        journal.write('{"half')
-    again = qf.study(VARIANTS[:2], PROMPTS, work_dir=tmp_path, max_new_tokens=3, repeats=0)
-    assert [c.prefill for c in again.cells] == [c.prefill for c in first.cells]
-    assert file.with_suffix(".refused").exists()
-    assert Trace.load(file).digest in [c.digests[1] for c in again.cells]
-    lines = (tmp_path / "journal.jsonl").read_text().splitlines()
-    assert [json.loads(line)["event"] for line in lines if line != '{"half'][-2:] == ["refused", "done"]
 
 
 def test_a_replay_of_other_ids_is_an_error(tmp_path):
@@ -228,6 +172,8 @@ def test_one_process_floor_says_so(tmp_path):
         (VARIANTS, {"claimed": ["won"]}, "'won' is not among the variants"),
         (VARIANTS, {"references": {"won": []}}, "'won' is not among the variants"),
         (VARIANTS, {"prompts": [], "claimed": ["one"]}, "prompts: expected at least one"),
+        (VARIANTS, {"repeats": 1}, "repeats: expected 0 .*, or 2 and more, found 1"),
+        (VARIANTS, {"repeats": -1}, "repeats: expected 0"),
     ],
 )
 def test_mistakes_are_refused(tmp_path, variants, options, message):
@@ -257,89 +203,6 @@ def test_study_file_with_one_wrong_field_names_it(finished, tmp_path):
     (tmp_path / "s.json").write_text(json.dumps(data))
     with pytest.raises(ValueError, match="cells/3/prefill/differing"):
         StudyResult.load(tmp_path / "s.json")
-
-
-SCRIPT = """
-import sys
-sys.path[:0] = {path!r}
-import forensics_doubles as d, qforensics as qf
-variants = [qf.StudyVariant("a", d.load_slow), qf.StudyVariant("b", d.load_slow_other)]
-qf.study(variants, [[1, 2, 3], [4, 5, 6], [7, 8, 9]], work_dir={work!r}, max_new_tokens=6, repeats=2)
-"""
-
-
-def test_kill_minus_nine_loses_nothing_finished(tmp_path):
-    """Killed again and again at arbitrary moments, a study still ends with the result of an undisturbed one."""
-    script = SCRIPT.format(path=[p for p in sys.path if p], work=str(tmp_path / "w"))
-    kept: dict[Path, tuple[int, bytes]] = {}
-    kills = 0
-    for attempt in range(40):
-        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
-        before = len(kept)
-        deadline = time.monotonic() + 20
-        while process.poll() is None and time.monotonic() < deadline:
-            if len(list((tmp_path / "w").rglob("*.trace"))) >= before + 4:
-                time.sleep(0.003 * (attempt % 5))
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.002)
-        code = process.wait()
-        stderr = process.communicate()[1].decode()
-        now = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (tmp_path / "w").rglob("*.trace")}
-        for path, content in kept.items():
-            assert now[path] == content, f"{path} was finished and computed again"
-        for path in now:
-            Trace.load(path)
-        kept = now
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL, stderr
-        kills += 1
-    assert code == 0
-    assert kills >= 3
-    variants = [StudyVariant("a", doubles.load_slow), StudyVariant("b", doubles.load_slow_other)]
-    undisturbed = qf.study(
-        variants, [[1, 2, 3], [4, 5, 6], [7, 8, 9]], work_dir=tmp_path / "u", max_new_tokens=6, repeats=2
-    )
-    survived = StudyResult.load(tmp_path / "w" / "results" / "study.json")
-    assert [(c.claimed, c.verified, c.reference, c.prefill, c.decode) for c in survived.cells] == [
-        (c.claimed, c.verified, c.reference, c.prefill, c.decode) for c in undisturbed.cells
-    ]
-    assert [(v.claim, v.outcome, v.reasons) for v in survived.verdicts] == [
-        (v.claim, v.outcome, v.reasons) for v in undisturbed.verdicts
-    ]
-    assert os.listdir(tmp_path / "w" / "results")
-
-
-INTERRUPTED = """
-import sys
-sys.path[:0] = {path!r}
-import forensics_doubles as doubles
-import qforensics as qf
-variants = [qf.StudyVariant("a", doubles.load_very_slow)]
-qf.study(variants, [[1, 2, 3]], work_dir={work!r}, claimed=[], repeats=2, processes=2)
-"""
-
-
-def test_an_interrupt_ends_the_processes_of_repeats(tmp_path):
-    script = INTERRUPTED.format(path=[p for p in sys.path if p], work=str(tmp_path))
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
-    found: set[int] = set()
-    deadline = time.monotonic() + 60
-    while len(found) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-        found = {int(p.name) for p in Path("/proc").glob("[0-9]*") if _parent(p) == process.pid}
-    assert len(found) == 2
-    process.send_signal(signal.SIGINT)  # to it alone, not to its group as a terminal would
-    assert b"KeyboardInterrupt" in process.communicate(timeout=15)[1]  # a repeat takes minutes
-    assert not any(Path(f"/proc/{pid}").exists() for pid in found)
-
-
-def _parent(process: Path) -> int:
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, IndexError):
-        return 0
 
 
 def batch_references() -> list[Trace]:

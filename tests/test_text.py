@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import types
 from dataclasses import replace
 
+import huggingface_hub
 import pytest
 import transformers
 
 import forensics_doubles as doubles
+from checkpoint_files import CONFIG, dense_tensors, write_directory
+from qforensics.cli.runs import _prompts
 from qforensics.prepare import DEFAULT_MODEL, FORMS, prepared_path
 from qforensics.recordings import prompts, recording
 from qforensics.text import Tokenizer, quoted, tokenizer_of, tokenizer_of_trace
@@ -29,6 +34,18 @@ def test_equals_transformers(prepared):
         ids = theirs(text)["input_ids"]
         assert ours.encode(text) == ids
         assert ours.decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_text_prompts_of_a_hub_id(prepared, tmp_path, monkeypatch):
+    """The tokenizer is the one of the repository's snapshot."""
+    snapshot = write_directory(tmp_path / "snapshot", CONFIG, dense_tensors(CONFIG))
+    shutil.copy(prepared["fp16"] / "tokenizer.json", snapshot)
+    sha = types.SimpleNamespace(sha="c0ffee" * 6 + "abcd")
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: sha)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
+    (tmp_path / "prompts.json").write_text(json.dumps(TEXTS[:2]))
+    expected = [tokenizer_of(DEFAULT_MODEL).encode(text) for text in TEXTS[:2]]
+    assert _prompts(tmp_path / "prompts.json", "some/model") == expected
 
 
 def test_recordings_prompt_is_readable(prepared):

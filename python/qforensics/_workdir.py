@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from qforensics._json import JsonFileError, canonical_json, parse_json, read_json, write_atomic
 from qforensics.container import ContainerError
@@ -15,7 +16,7 @@ from qforensics.trace import Trace
 
 __all__ = ["WorkDir", "check_name"]
 
-PLAN, JOURNAL = "plan.json", "journal.jsonl"
+PLAN, JOURNAL, LOCK = "plan.json", "journal.jsonl", ".lock"
 MAX_PLAN_BYTES = 1 << 26
 
 
@@ -28,8 +29,19 @@ def check_name(name: str) -> str:
     return name
 
 
+def _differences(found: Any, plan: Any, name: str = "") -> list[str]:
+    """Names of the entries that differ."""
+    if not isinstance(found, dict) or not isinstance(plan, dict):
+        return [] if canonical_json(found) == canonical_json(plan) else [name]
+    keys = sorted({*found, *plan})
+    parts = (_differences(found.get(key), plan.get(key), f"{name}.{key}" if name else key) for key in keys)
+    return [part for names in parts for part in names]
+
+
 class WorkDir:
     """Traces by cell name, the plan they belong to, and a journal of what happened.
+
+    A context manager: one process at a time works in a directory; the system frees the lock of one that dies.
 
     Parameters
     ----------
@@ -42,20 +54,39 @@ class WorkDir:
     ------
     ValueError
         When the directory belongs to another study.
+    RuntimeError
+        When another process is at work there.
     """
 
     def __init__(self, path: str | os.PathLike[str], plan: dict[str, Any]) -> None:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / LOCK, "wb")  # noqa: SIM115 (held until the work ends)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._claim(plan)
+        except BaseException as error:
+            self._lock.close()
+            if isinstance(error, BlockingIOError):
+                raise RuntimeError(f"{self.path}: another process is at work there; wait, or choose another") from None
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def _claim(self, plan: dict[str, Any]) -> None:
         file = self.path / PLAN
         if file.exists():
             found = read_json(file, limit=MAX_PLAN_BYTES)
             if not isinstance(found, dict):
                 raise JsonFileError(file, "file", "a plan (an object)", type(found).__name__)
             if canonical_json(found) != canonical_json(plan):
-                keys = [key for key in sorted({*found, *plan}) if found.get(key) != plan.get(key)]
                 raise ValueError(
-                    f"{file}: belongs to another study ({', '.join(keys)} differ); choose another directory"
+                    f"{file}: belongs to another study (not the same: {', '.join(_differences(found, plan))}); "
+                    "choose another directory, or remove this one"
                 )
         else:
             write_atomic(file, (json.dumps(plan, indent=2) + "\n").encode())

@@ -1,7 +1,13 @@
-"""What a run depends on besides its inputs: machine, software, flags. Only this module reads the environment."""
+"""What a run depends on besides its inputs: machine, software, flags.
+
+Only this module reads environment variables (the process of a repeat is handed all of them).
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.util
 import os
 import platform
 import sys
@@ -14,14 +20,39 @@ from typing import Any
 from qforensics import _core, _html, _libtorch
 
 __all__ = [
-    "Environment", "EnvironmentCheck", "EnvironmentItem", "capture_environment", "selected_isa", "validate_environment",
-]  # fmt: skip
+    "Environment",
+    "EnvironmentCheck",
+    "EnvironmentItem",
+    "capture_environment",
+    "code_digests",
+    "selected_isa",
+    "selected_threads",
+    "setting",
+    "validate_environment",
+]
 
 CRITICAL = ("vllm", "torch", "cuda", "qforensics", "engine", "profile")
 """Facts that must agree: they choose the arithmetic."""
 
 EXPECTED = ("gpu", "hostname", "os", "cpu_model", "cpu_flags", "isa", "threads", "compiler", "python", "numpy")
 """Facts that a replay may differ in: exact arithmetic does not depend on them."""
+
+
+@functools.cache
+def code_digests() -> dict[str, str]:
+    """SHA-256 of the extension modules that are installed, by name: the code that computes."""
+    found = {}
+    for name in ("_core", "_engine"):
+        spec = importlib.util.find_spec(f"qforensics.{name}")
+        if spec is not None and spec.origin is not None:
+            with open(spec.origin, "rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def setting(name: str) -> str | None:
+    """The environment variable ``QFORENSICS_<name>``; None where it is unset or empty."""
+    return os.environ.get(f"QFORENSICS_{name}") or None
 
 
 def selected_isa() -> str:
@@ -32,7 +63,12 @@ def selected_isa() -> str:
     ValueError
         When the variable names one that is unknown or that this machine lacks.
     """
-    return _core.check_isa(os.environ.get("QFORENSICS_ISA") or _core.best_isa())
+    return _core.check_isa(setting("ISA") or _core.best_isa())
+
+
+def selected_threads(threads: int | None = None) -> int:
+    """The number of threads asked for, or else the CPUs that this process may use."""
+    return threads or len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
@@ -97,7 +133,7 @@ def capture_environment(*, isa: str | None = None, threads: int | None = None) -
     Parameters
     ----------
     isa, threads
-        What the run uses; by default `selected_isa()` and the CPUs that this process may use.
+        What the run uses; by default `selected_isa()` and `selected_threads()`.
     """
     torch, cuda = _libtorch.version()
     cpu_model, cpu_flags = _cpu_info()
@@ -113,7 +149,7 @@ def capture_environment(*, isa: str | None = None, threads: int | None = None) -
         cpu_model=cpu_model,
         cpu_flags=cpu_flags,
         isa=isa or selected_isa(),
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=selected_threads(threads),
         gpu=_gpus(),
     )
 

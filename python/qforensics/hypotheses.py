@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qforensics.devices import device as find_device
-from qforensics.model import ENGINE, Model, load_model
+from qforensics.model import ENGINE, Model, identity, load_model
 from qforensics.plans import resolve
 from qforensics.study import StudyVariant
 from qforensics.variants import VARIANTS
@@ -62,7 +62,10 @@ class Hypothesis:
     def study_variant(
         self, model: str | Path, *, name: str | None = None, threads: int | None = None, executor: str = "cpu"
     ) -> StudyVariant:
-        """For `qforensics.study`, under its own name or another one; racing ones get a deterministic mode."""
+        """For `qforensics.study`, under its own name or another one; racing ones get a deterministic mode.
+
+        Opens the checkpoint: its digest is part of the study's plan, so that a study never goes on with another one.
+        """
         load = functools.partial(
             load_hypothesis, str(model), self.variant, self.device, threads=threads, executor=executor
         )
@@ -71,7 +74,13 @@ class Hypothesis:
             load,
             deterministic_loader=functools.partial(load, deterministic=True) if self.racing else None,
             description=f"{find_variant(self.variant).description} ({self.kernel} on {self.gpu})",
-            identity={"model": str(model), "variant": self.variant, "device": self.gpu, "kernel": self.kernel},
+            identity={
+                "model": str(model),
+                "variant": self.variant,
+                "device": self.gpu,
+                "kernel": self.kernel,
+                **identity(str(model), self.variant),
+            },
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from qforensics import _core
 from qforensics._arrays import DTYPES, FLOATS, FORMATS, integers, require_dtype, to_bits
 from qforensics.devices import DeviceProfile
-from qforensics.environment import selected_isa
+from qforensics.environment import selected_isa, selected_threads
 from qforensics.plans import (
     Plan,
     device_numbers,
@@ -106,8 +105,9 @@ def emulate(
     group_size : G, or -1 for one group.
     seed : draws the order of racing atomics (exllama); None draws a new one.
     deterministic : atomics land in ascending order.
-    isa, threads : how to compute, never what; by default $QFORENSICS_ISA or the machine's best, and all cores.
-    executor : "cpu", or "cuda": the first GPU of this machine. The same bits.
+    isa, threads : how to compute, never what; by default $QFORENSICS_ISA or the machine's best, and the CPUs that this
+        process may use.
+    executor : "cpu", or "cuda": the first GPU of this machine. The same bits. awq_dequantize has "cpu" only.
     scheme : how the GPU takes a matrix unit's steps: "native", "pinned" or "definition"; by default the fastest that
         gives the unit's bits there (csrc/numerics/cuda/scheme.h). One that does not is for negative controls.
     bias : [N] in the activations' dtype.
@@ -122,6 +122,10 @@ def emulate(
     """
     if executor not in _EXECUTORS:
         raise ValueError(f"unknown executor {executor!r}; one of: {', '.join(_EXECUTORS)}")
+    if kernel == "awq_dequantize" and executor != "cpu":
+        raise ValueError(f"awq_dequantize is no GEMM and has one executor, 'cpu'; found {executor!r}")
+    if scheme is not None and executor != "cuda":
+        raise ValueError(f"scheme {scheme!r}: only the executor 'cuda' has schemes, found {executor!r}")
     name = kernel_name(kernel)
     chosen = kernel_options(kernel, name, options)
     if options.get("symmetric") and not (np.asarray(zeros) == 8).all():
@@ -236,7 +240,7 @@ def _pack_codes(
 
 
 def _runner(isa: str | None, threads: int | None) -> Any:
-    return _make_runner(isa or selected_isa(), threads or os.cpu_count() or 1)
+    return _make_runner(isa or selected_isa(), selected_threads(threads))
 
 
 @functools.lru_cache(maxsize=4)

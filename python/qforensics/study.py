@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from qforensics._repeat_worker import Replayer
 from qforensics._study_run import Progress, StudyRun, StudyVariant, generate_job, replay_jobs
 from qforensics._workdir import WorkDir, check_name
 from qforensics.comparison import Comparison, PhaseSummary, compare
-from qforensics.environment import capture_environment
+from qforensics.environment import capture_environment, code_digests
 from qforensics.noise import NoiseFloor, noise_floor
 from qforensics.seeds_format import error_record, variant_record
 from qforensics.study_result import StudyCell, StudyError, StudyResult
@@ -22,7 +23,7 @@ from qforensics.verdict import Verdict, judge
 
 __all__ = ["Progress", "Replayer", "StudyVariant", "study"]
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 def _floors(run: StudyRun, kind: str, prompts: int, repeats: int) -> dict[str, NoiseFloor]:
@@ -73,7 +74,11 @@ def _judge_all(
 
 
 def _check(
-    variants: Sequence[StudyVariant], claimed: Sequence[str], references: Mapping[str, Sequence[Trace]], prompts: int
+    variants: Sequence[StudyVariant],
+    claimed: Sequence[str],
+    references: Mapping[str, Sequence[Trace]],
+    prompts: int,
+    repeats: int,
 ) -> None:
     names = [check_name(variant.name) for variant in variants]
     if len(set(names)) != len(names) or not names:
@@ -81,6 +86,8 @@ def _check(
     for name in (*claimed, *references):
         if name not in names:
             raise ValueError(f"claimed {name!r} is not among the variants: {', '.join(names)}")
+    if repeats < 0 or repeats == 1:
+        raise ValueError(f"repeats: expected 0 (no noise floor), or 2 and more, found {repeats}")
     if not prompts and not all(references.get(name) for name in claimed):
         raise ValueError("prompts: expected at least one, or a reference for every claimed variant")
 
@@ -146,7 +153,7 @@ def study(
         Claimed name -> traces that someone stands behind; replayed instead of generated ones. Imported traces that are
         all of one recorded batch, in order, are replayed as one batch.
     repeats, processes, noise_prompts
-        Repeats of the first `noise_prompts` prompts, spread over that many processes; 0 repeats: no floor.
+        Repeats of the first `noise_prompts` prompts, two or more, spread over that many processes; 0: no floor.
     progress
         Called after every finished cell, and while one is under way.
 
@@ -158,33 +165,31 @@ def study(
     Raises
     ------
     ValueError
-        For unknown or repeated names, nothing to do, or a `work_dir` of another study.
+        For unknown or repeated names, a single repeat, nothing to do, or a `work_dir` of another study: other inputs,
+        another checkpoint, another version of this package.
+    RuntimeError
+        When another process is at work in `work_dir`.
     """
     given = {name: list(traces) for name, traces in (references or {}).items()}
     names = [v.name for v in variants]
     chosen = list(claimed) if claimed is not None else names if prompts else [n for n in names if n in given]
-    _check(variants, chosen, given, len(prompts))
+    _check(variants, chosen, given, len(prompts), repeats)
     texts = [[int(token) for token in prompt] for prompt in prompts]
     noisy = texts[:noise_prompts] if repeats else []
     settings = {"max_new_tokens": max_new_tokens, "repeats": repeats, "processes": processes, "prompts": len(texts)}
-    work = WorkDir(work_dir, _plan(variants, chosen, texts, given, settings | {"noise_prompts": len(noisy)}))
+    plan = _plan(variants, chosen, texts, given, settings | {"noise_prompts": len(noisy)})
     deterministic = [v for v in variants if v.deterministic_loader is not None]
     counts = {name: len(given.get(name, texts)) for name in chosen}
     total = sum(counts.values()) * len(names) + sum(counts[name] for name in chosen if name not in given)
     total += len(noisy) * repeats * (len(names) + len(deterministic))
-    run = StudyRun(variants, work, total, progress)
-    found = _references(run, chosen, given, texts, max_new_tokens)
-    for variant in variants:
-        jobs = [
-            (("replay", claim, variant.name, i), job)
-            for claim, traces in found.items()
-            for i, job in enumerate(replay_jobs(traces))
-        ]
-        run.compute(variant, "replay", jobs)
-    for kind, group in (("repeat", variants), ("deterministic", deterministic)):
-        for variant in group if noisy else ():
-            run.repeat(variant, kind, noisy, repeats, processes, max_new_tokens)
-    return _finish(run, found, settings, len(noisy), repeats)
+    with WorkDir(work_dir, plan) as work:
+        run = StudyRun(variants, work, total, progress)
+        found = _references(run, chosen, given, texts, max_new_tokens)
+        _replay_all(run, found)
+        for kind, group in (("repeat", variants), ("deterministic", deterministic)):
+            for variant in group if noisy else ():
+                run.repeat(variant, kind, noisy, repeats, processes, max_new_tokens)
+        return _finish(run, found, settings, len(noisy), repeats)
 
 
 def _plan(
@@ -197,7 +202,9 @@ def _plan(
     """Everything that the cells of a work directory depend on."""
     return {
         "version": PLAN_VERSION,
-        "variants": [[v.name, dict(v.identity), v.deterministic_loader is not None] for v in variants],
+        "qforensics": str(sys.modules["qforensics"].__version__),
+        "code": code_digests(),
+        "variants": {v.name: {**v.identity, "deterministic": v.deterministic_loader is not None} for v in variants},
         "claimed": list(claimed),
         "prompts": [list(prompt) for prompt in prompts],
         "references": {name: [trace.digest for trace in traces] for name, traces in references.items()},
@@ -223,6 +230,16 @@ def _references(
         if all(trace is not None for trace in traces):
             found[variant.name] = [trace for trace in traces if trace is not None]
     return {name: found[name] for name in chosen if name in found}
+
+
+def _replay_all(run: StudyRun, references: Mapping[str, Sequence[Trace]]) -> None:
+    for variant in run.variants:
+        jobs = [
+            (("replay", claim, variant.name, i), job)
+            for claim, traces in references.items()
+            for i, job in enumerate(replay_jobs(traces))
+        ]
+        run.compute(variant, "replay", jobs)
 
 
 def _finish(

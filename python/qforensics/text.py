@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qforensics.checkpoints import load
 from qforensics.prepare import DEFAULT_MODEL, FORMS, prepared_path
 from qforensics.trace import Trace
 
@@ -67,7 +68,7 @@ def quoted(text: str) -> str:
 
 
 def tokenizer_of(model: str | Path) -> Tokenizer:
-    """The tokenizer of the embedded default (where it is prepared) or of a checkpoint directory.
+    """The tokenizer of the embedded default (where it is prepared), of a checkpoint, or of a hub id, which is fetched.
 
     Raises
     ------
@@ -76,11 +77,12 @@ def tokenizer_of(model: str | Path) -> Tokenizer:
     """
     if str(model) != DEFAULT_MODEL:
         path = Path(model)
-        if not path.exists():
-            close = difflib.get_close_matches(str(model), [DEFAULT_MODEL])
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"{path}: expected the embedded default or a checkpoint directory, found nothing{hint}")
-        return Tokenizer(path)
+        if path.exists():
+            return Tokenizer(path)
+        close = difflib.get_close_matches(str(model), [DEFAULT_MODEL])
+        if close:
+            raise ValueError(f"{path}: expected a checkpoint, found nothing; did you mean {close[0]}?")
+        return Tokenizer(load(model).path)
     prepared = [prepared_path(form) for form in FORMS]
     return Tokenizer(next((path for path in prepared if (path / FILE).is_file()), prepared[0]))
 

@@ -1,52 +1,12 @@
 # ruff: noqa
 """cublasHgemm as vLLM's gptq path calls it, over many shapes: outputs and kernel names."""
 
-import ctypes, json, os, sys
+import json, os, sys
 import numpy as np, torch
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../data/vectors"))
-import inputs
+from cublas_hgemm import hgemm, rows_of, weights
 
 OUT = sys.argv[1]
-dev = torch.device("cuda")
-x = torch.randn(16, 16, device=dev, dtype=torch.float16)
-(x @ x)
-torch.cuda.synchronize()
-handle = torch.cuda.current_blas_handle()
-lib = None
-for line in open("/proc/self/maps"):
-    p = line.split()[-1]
-    if "libcublas.so" in p:
-        lib = p
-C = ctypes.CDLL(lib)
-
-
-def hgemm(w, a):  # w [K, N], a [M, K] -> [M, N]
-    K, N = w.shape
-    M = a.shape[0]
-    out = torch.zeros(M, N, dtype=torch.float16, device=dev)
-    one = ctypes.c_uint16(0x3C00)
-    zero = ctypes.c_uint16(0)
-    rc = C.cublasHgemm(
-        ctypes.c_void_p(handle),
-        0,
-        0,
-        N,
-        M,
-        K,
-        ctypes.byref(one),
-        ctypes.c_void_p(w.data_ptr()),
-        N,
-        ctypes.c_void_p(a.data_ptr()),
-        K,
-        ctypes.byref(zero),
-        ctypes.c_void_p(out.data_ptr()),
-        N,
-    )
-    assert rc == 0, rc
-    return out
-
-
 from torch.profiler import profile, ProfilerActivity
 
 shapes = [
@@ -67,13 +27,11 @@ Ms = [51, 64, 65, 72, 96, 120, 128, 129, 192, 230, 256, 257, 384, 512, 540, 1024
 arrays, metas = {}, []
 seed = 5000
 for N, K in shapes:
-    q = inputs.codes(seed, K, N).astype(np.float32)
-    s = inputs.scales(seed, K // 128, N).astype(np.float32)
-    w = torch.from_numpy(((q - 8) * np.repeat(s, 128, 0)).astype(np.float16)).to(dev)
+    w = weights(seed, K, N)
     for M in Ms:
         if N * K > 8e6 and M > 300:
             continue
-        a = torch.from_numpy(inputs.activations(seed, M, K, "normal")).to(dev)
+        a = rows_of(seed, M, K)
         out = hgemm(w, a)
         torch.cuda.synchronize()
         same = all(torch.equal(hgemm(w, a), out) for _ in range(3))

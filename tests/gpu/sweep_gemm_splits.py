@@ -1,47 +1,13 @@
 # ruff: noqa
 """Which cuBLAS kernels run for the demo model's and 8B layers' shapes at every M: names and grids (split = grid z)."""
 
-import ctypes, json, os, sys, tempfile, re
+import json, os, sys, tempfile, re
 import numpy as np, torch
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../data/vectors"))
-import inputs
 from torch.profiler import profile, ProfilerActivity
 
+from cublas_hgemm import DEVICE as dev, hgemm, rows_of, weights
+
 OUT = sys.argv[1]
-dev = torch.device("cuda")
-x = torch.randn(16, 16, device=dev, dtype=torch.float16)
-(x @ x)
-torch.cuda.synchronize()
-handle = torch.cuda.current_blas_handle()
-lib = [l.split()[-1] for l in open("/proc/self/maps") if "libcublas.so" in l][0]
-C = ctypes.CDLL(lib)
-one = ctypes.c_uint16(0x3C00)
-zero = ctypes.c_uint16(0)
-
-
-def hgemm(w, a):
-    K, N = w.shape
-    M = a.shape[0]
-    out = torch.empty(M, N, dtype=torch.float16, device=dev)
-    rc = C.cublasHgemm(
-        ctypes.c_void_p(handle),
-        0,
-        0,
-        N,
-        M,
-        K,
-        ctypes.byref(one),
-        ctypes.c_void_p(w.data_ptr()),
-        N,
-        ctypes.c_void_p(a.data_ptr()),
-        K,
-        ctypes.byref(zero),
-        ctypes.c_void_p(out.data_ptr()),
-        N,
-    )
-    assert rc == 0
-    return out
 
 
 def linear(w, a):
@@ -106,10 +72,7 @@ for key, rows in res.items():
     seed = N + K
     for r in splits[:: max(1, len(splits) // 20)]:
         M = r[0]
-        q = inputs.codes(seed, K, N).astype(np.float32)
-        s = inputs.scales(seed, K // 128, N).astype(np.float32)
-        wn = torch.from_numpy(((q - 8) * np.repeat(s, 128, 0)).astype(np.float16)).to(dev)
-        a = torch.from_numpy(inputs.activations(seed, M, K, "normal")).to(dev)
+        wn, a = weights(seed, K, N), rows_of(seed, M, K)
         o = (
             (linear(wn.t().contiguous(), a) if kind == "linear" else matmul(wn, a))
             .view(torch.int16)

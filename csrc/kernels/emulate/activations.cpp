@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/emulate/convert.h"
+#include "kernels/emulate/half_window.h"
 
 namespace qf {
 namespace {
@@ -21,6 +22,31 @@ void quantize_row(int64_t k, int64_t group, float* value, float* scale) {
       value[i] = scale[g] == 0.0f ? 0.0f : std::nearbyint(value[i] / scale[g]);
     }
   }
+}
+
+/// Fewer rows than this do not pay for the look at a layer's exponents.
+constexpr int64_t kWindowRows = 8;
+
+void find_half_window(const Plan& plan, const ExecutorContext& context, Activations& activations) {
+  std::vector<ExponentSpan> spans(static_cast<size_t>(activations.rows));
+  const auto row_values = [&](int64_t row) { return activations.value.get() + row * activations.ld; };
+  context.pool->run(activations.rows,
+                    [&](int64_t row) { spans[static_cast<size_t>(row)] = span_of(row_values(row), plan.k); });
+  ExponentSpan all;
+  for (const ExponentSpan& span : spans) all.join(span);
+  const std::optional<int> shift = half_window(all);
+  if (!shift) return;
+  activations.shift = *shift;
+  activations.half_cell =
+      std::make_unique<AlignedArray<uint32_t>>(static_cast<size_t>(activations.rows * activations.ld));
+  const float factor = std::ldexp(1.0f, *shift);
+  context.pool->run(activations.rows, [&](int64_t row) {
+    float* const value = row_values(row);
+    for (int64_t i = 0; i < plan.k; ++i) value[i] *= factor;
+    const int64_t at = row * activations.ld;
+    row_cell_span(context.isa, plan.unit.input_exponent, value, activations.cell.get() + at, activations.ld);
+    row_cell_span(context.isa, kHalfLowest, value, activations.half_cell->get() + at, activations.ld);
+  });
 }
 
 }  // namespace
@@ -55,6 +81,8 @@ void load_activations(const Plan& plan, const PackedWeight& weight, const GemmAr
       quantize_row(k, plan.activation_group, value, activations.row_scale.get() + row * activations.row_scale_ld);
     }
   });
+  const bool wide = uses_matrix_unit(plan) && plan.unit.input_exponent < kHalfLowest;
+  if (wide && activations.rows >= kWindowRows) find_half_window(plan, context, activations);
 }
 
 }  // namespace qf

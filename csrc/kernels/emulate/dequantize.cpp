@@ -8,6 +8,7 @@
 #include "base/half.h"
 #include "kernels/emulate/convert.h"
 #include "kernels/emulate/round_to_odd.h"
+#include "kernels/parts.h"
 
 namespace qf {
 namespace {
@@ -39,6 +40,12 @@ void dequantize_stretch(Isa isa, const GroupRule& rule, const CodeStretch& s) {
     }
   }
   if (s.exponent.cells != nullptr) panel_code_span(isa, s.lowest_exponent, s.value, s.exponent, s.count);
+}
+
+GroupRule scaled(GroupRule rule, float factor) {
+  if (factor == 1.0f) return rule;
+  for (int c = 0; c < kPanelWidth; ++c) rule.scale[c] *= factor, rule.add[c] *= factor;
+  return rule;
 }
 
 void run_stretch(Isa isa, const GroupRule& rule, const CodeStretch& stretch) {
@@ -105,7 +112,7 @@ GroupRule group_rule(Isa isa, WeightRule rule, const PackedWeight& w, int64_t pa
 }
 
 void dequantize(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, int64_t k_begin, int64_t k_end,
-                int lowest_exponent, float* value, const PanelCodes& exponent) {
+                const Handing& handing, float* value, const PanelCodes& exponent) {
   if (rule == WeightRule::dense) {
     const int64_t count = (k_end - k_begin) * kPanelWidth;
     if (w.format == Format::fp32) {
@@ -113,21 +120,24 @@ void dequantize(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, 
       return;
     }
 #if defined(__x86_64__)
-    if (isa == Isa::avx512 && exponent.cells != nullptr) {
+    if (isa == Isa::avx512 && exponent.cells != nullptr && handing.factor == 1.0f) {
       return avx512::widen_dense(w.format, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, k_end - k_begin,
                                  value, exponent);
     }
 #endif
     widen_span(isa, w.format, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, value, count);
-    if (exponent.cells != nullptr) panel_code_span(isa, lowest_exponent, value, exponent, k_end - k_begin);
+    if (handing.factor != 1.0f) {
+      for (int64_t i = 0; i < count; ++i) value[i] *= handing.factor;
+    }
+    if (exponent.cells != nullptr) panel_code_span(isa, handing.lowest, value, exponent, k_end - k_begin);
     return;
   }
   for (int64_t k = k_begin; k < k_end;) {
     const int64_t group = k / w.group, end = std::min(k_end, (group + 1) * w.group), at = (k - k_begin) * kPanelWidth;
-    run_stretch(isa, group_rule(isa, rule, w, panel, group),
+    run_stretch(isa, scaled(group_rule(isa, rule, w, panel, group), handing.factor),
                 {w.codes.data() + (panel * w.k + k) * 8,
                  end - k,
-                 lowest_exponent,
+                 handing.lowest,
                  value + at,
                  {exponent.cells == nullptr ? nullptr : exponent.cells + (k - k_begin) * kCellBytes, exponent.lane}});
     k = end;
@@ -135,34 +145,34 @@ void dequantize(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, 
 }
 
 void dequantize_shared(Isa isa, WeightRule rule, const PackedWeight& w, int64_t panel, int64_t k_begin, int64_t k_end,
-                       int lowest_exponent, float* value, int64_t panel_stride, uint8_t* cells) {
-  const int panels = panels_per_cell(lowest_exponent);
+                       const Handing& handing, float* value, int64_t panel_stride, uint8_t* cells) {
+  const int panels = panels_per_cell(handing.lowest);
 #if defined(__x86_64__)
   if (isa == Isa::avx512 && (k_end - k_begin) % 2 == 0) {
     if (rule == WeightRule::dense) {
-      return avx512::widen_shared(w.format, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth, w.k * kPanelWidth,
-                                  {k_end - k_begin, value, panel_stride, cells});
+      return avx512::widen_shared(w.format, handing.factor, w.dense.data() + (panel * w.k + k_begin) * kPanelWidth,
+                                  w.k * kPanelWidth, {panels, k_end - k_begin, value, panel_stride, cells});
     }
-    const Narrow own = panels == 4 ? Narrow::fp16 : Narrow::bf16;
+    const Narrow own = narrow_of(w.format);
     for (int64_t k = k_begin; w.group % 2 == 0;) {
       const int64_t group = k / w.group, end = std::min(k_end, (group + 1) * w.group);
       GroupRule rules[4];
       bool fast = true;
       for (int p = 0; p < panels; ++p) {
-        rules[p] = group_rule(isa, rule, w, panel + p, group);
+        rules[p] = scaled(group_rule(isa, rule, w, panel + p, group), handing.factor);
         fast = fast && rules[p].tame && rules[p].narrow == own;
       }
       if (!fast) break;
       avx512::dequantize_shared(
           rules, w.codes.data() + (panel * w.k + k) * 8, w.k * 8,
-          {end - k, value + (k - k_begin) * kPanelWidth, panel_stride, cells + (k - k_begin) * kCellBytes});
+          {panels, end - k, value + (k - k_begin) * kPanelWidth, panel_stride, cells + (k - k_begin) * kCellBytes});
       k = end;
       if (k == k_end) return;
     }
   }
 #endif
   for (int p = 0; p < panels; ++p) {
-    dequantize(isa, rule, w, panel + p, k_begin, k_end, lowest_exponent, value + p * panel_stride, {cells, p});
+    dequantize(isa, rule, w, panel + p, k_begin, k_end, handing, value + p * panel_stride, {cells, p});
   }
 }
 

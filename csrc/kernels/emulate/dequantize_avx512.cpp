@@ -265,33 +265,59 @@ void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch) {
   }
 }
 
+namespace {
+
+template <SumRule sum, bool bf16>
+void run_four(const GroupRule* rules, const CodePairs& source, const SharedPanels& panels) {
+  using Lanes = CodeLanes<sum>;
+  const Lanes lanes[4] = {Lanes(rules[0]), Lanes(rules[1]), Lanes(rules[2]), Lanes(rules[3])};
+  write_four(panels, [&](int p, int64_t k, int row) {
+    const __m512 weights = lanes[p].weights(source(p, k), row);
+    return to_half(bf16 ? _mm512_castsi512_ps(to_bf16(weights))
+                        : weights);  // of a bf16 number: exact, see half_window.h
+  });
+}
+
+template <SumRule sum>
+void run_two(const GroupRule* rules, const CodePairs& source, const SharedPanels& panels) {
+  const CodeLanes<sum> first(rules[0]), second(rules[1]);
+  write_two(panels, [&](int p, int64_t k, int row) {
+    return to_bf16(p == 0 ? first.weights(source(p, k), row) : second.weights(source(p, k), row));
+  });
+}
+
+template <SumRule sum>
+void run_shared(const GroupRule* rules, const CodePairs& source, const SharedPanels& panels) {
+  if (panels.panels == 2) return run_two<sum>(rules, source, panels);
+  rules[0].narrow == Narrow::bf16 ? run_four<sum, true>(rules, source, panels)
+                                  : run_four<sum, false>(rules, source, panels);
+}
+
+}  // namespace
+
 void dequantize_shared(const GroupRule* rules, const uint8_t* codes, int64_t code_stride, const SharedPanels& panels) {
   const CodePairs source{codes, code_stride};
-  if (rules[0].narrow == Narrow::fp16) {
-    using Lanes = CodeLanes<SumRule::common_unit>;
-    const Lanes lanes[4] = {Lanes(rules[0]), Lanes(rules[1]), Lanes(rules[2]), Lanes(rules[3])};
-    return write_four(panels, [&](int p, int64_t k, int row) { return to_half(lanes[p].weights(source(p, k), row)); });
-  }
-  const auto run = [&](const auto& first, const auto& second) {
-    write_two(panels,
-              [&](int p, int64_t k, int row) { return to_bf16((p == 0 ? first : second).weights(source(p, k), row)); });
-  };
-  // sums that are exact are so rounded to odd as well
-  switch (rules[0].sum > rules[1].sum ? rules[0].sum : rules[1].sum) {
-    case SumRule::common_unit:
-      return run(CodeLanes<SumRule::common_unit>(rules[0]), CodeLanes<SumRule::common_unit>(rules[1]));
-    case SumRule::exact: return run(CodeLanes<SumRule::exact>(rules[0]), CodeLanes<SumRule::exact>(rules[1]));
-    case SumRule::to_odd: return run(CodeLanes<SumRule::to_odd>(rules[0]), CodeLanes<SumRule::to_odd>(rules[1]));
+  SumRule sum = rules[0].sum;  // sums that are exact are so rounded to odd as well
+  for (int p = 1; p < panels.panels; ++p) sum = rules[p].sum > sum ? rules[p].sum : sum;
+  switch (sum) {
+    case SumRule::common_unit: return run_shared<SumRule::common_unit>(rules, source, panels);
+    case SumRule::exact: return run_shared<SumRule::exact>(rules, source, panels);
+    case SumRule::to_odd: return run_shared<SumRule::to_odd>(rules, source, panels);
   }
 }
 
-void widen_shared(Format format, const uint16_t* bits, int64_t bit_stride, const SharedPanels& panels) {
+void widen_shared(Format format, float factor, const uint16_t* bits, int64_t bit_stride, const SharedPanels& panels) {
   const auto row_bits = [&](int p, int64_t k, int row) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bits + p * bit_stride + (k + row) * kPanelWidth));
   };
   if (format == Format::fp16) return write_four(panels, row_bits);
-  write_two(panels, [&](int p, int64_t k, int row) {
+  const auto number = [&](int p, int64_t k, int row) {
     return _mm512_slli_epi32(_mm512_cvtepu16_epi32(row_bits(p, k, row)), 16);
+  };
+  if (panels.panels == 2) return write_two(panels, number);
+  const __m512 scale = _mm512_set1_ps(factor);
+  write_four(panels, [&](int p, int64_t k, int row) {
+    return to_half(_mm512_mul_ps(_mm512_castsi512_ps(number(p, k, row)), scale));
   });
 }
 

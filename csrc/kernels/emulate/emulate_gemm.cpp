@@ -70,7 +70,7 @@ void dequantize_weight(const Plan& plan, const PackedWeight& weight, const Execu
   check_weight(plan, weight);
   context.pool->run(weight.panels(), [&](int64_t panel) {
     AlignedArray<float> scratch(static_cast<size_t>(weight.k * kPanelWidth));
-    dequantize(context.isa, plan.weight, weight, panel, 0, weight.k, 0, scratch.get(), {});
+    dequantize(context.isa, plan.weight, weight, panel, 0, weight.k, {0, 1.0f}, scratch.get(), {});
     const int64_t columns = std::min<int64_t>(kPanelWidth, weight.n - panel * kPanelWidth);
     for (int64_t k = 0; k < weight.k; ++k) {
       const int64_t row = weight.order.empty() ? k : weight.order[static_cast<size_t>(k)];

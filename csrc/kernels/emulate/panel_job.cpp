@@ -1,14 +1,17 @@
 #include "kernels/emulate/panel_job.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/half.h"
 #include "kernels/emulate/combine.h"
 #include "kernels/emulate/convert.h"
 #include "kernels/emulate/dequantize.h"
+#include "kernels/emulate/half_window.h"
 #include "kernels/emulate/scalar_chain.h"
 
 namespace qf {
@@ -53,9 +56,11 @@ class PanelJob {
       : call_(call),
         first_panel_(panel_group * kGroupPanels),
         panels_(std::min(kGroupPanels, call.weight.panels() - first_panel_)),
+        unit_(call.plan.unit),
         stretch_(stretch_length(call.plan)),
         value_(static_cast<size_t>(panels_ * stretch_ * kPanelWidth)),
         cells_(cell_bytes(call.plan, stretch_)) {
+    look_for_half_window();
     // lanes of panels that the last group lacks stay zero
     if (panels_ != kGroupPanels) std::memset(cells_.get(), 0, cell_bytes(call.plan, stretch_));
   }
@@ -73,6 +78,19 @@ class PanelJob {
   }
 
  private:
+  void look_for_half_window() {
+    if (call_.activations.half_cell == nullptr) return;
+    ExponentSpan span;
+    for (int64_t p = 0; p < panels_; ++p)
+      span.join(span_of(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p));
+    const std::optional<int> shift = half_window(span);
+    back_ = std::ldexp(1.0f, -call_.activations.shift - shift.value_or(0));
+    if (!shift) return;
+    factor_ = std::ldexp(1.0f, *shift);
+    unit_.input_exponent = kHalfLowest;
+  }
+  Handing handing() const { return {unit_.input_exponent, factor_}; }
+
   static int64_t stretch_length(const Plan& plan) {
     const int64_t unit = plan.step == StepRule::int32 ? plan.activation_group : 16;
     return std::min((plan.k + 15) / 16 * 16, std::max<int64_t>(1, kStretch / unit) * unit);
@@ -83,14 +101,14 @@ class PanelJob {
   }
   float* panel_value(int64_t panel) { return value_.get() + panel * stretch_ * kPanelWidth; }
   PanelCodes panel_codes(int64_t panel) {
-    const int64_t per_cell = panels_per_cell(call_.plan.unit.input_exponent);
+    const int64_t per_cell = panels_per_cell(unit_.input_exponent);
     return {cells_.get() + panel / per_cell * stretch_ * kCellBytes, static_cast<int>(panel % per_cell)};
   }
   const float* panel_scale(int64_t panel) const { return scales_.data() + panel * call_.weight.groups() * kPanelWidth; }
 
   void load_panels(int64_t k_begin, int64_t k_end) {
     const bool exponents = uses_matrix_unit(call_.plan);
-    const int lowest = call_.plan.unit.input_exponent;
+    const int lowest = unit_.input_exponent;
     int64_t p = 0;
     if (!ordered_.empty()) {
       load_ordered(k_begin, k_end);
@@ -98,11 +116,11 @@ class PanelJob {
     }
     const int64_t shared = exponents ? panels_per_cell(lowest) : panels_ + 1;
     for (; p + shared <= panels_; p += shared) {
-      dequantize_shared(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, k_begin, k_end, lowest,
+      dequantize_shared(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, k_begin, k_end, handing(),
                         panel_value(p), stretch_ * kPanelWidth, panel_codes(p).cells);
     }
     for (; p < panels_; ++p) {
-      dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, k_begin, k_end, lowest,
+      dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, k_begin, k_end, handing(),
                  panel_value(p), exponents ? panel_codes(p) : PanelCodes{});
     }
     // K that is no multiple of 16 ends in zeros, which change no step
@@ -117,12 +135,11 @@ class PanelJob {
   }
 
   void load_ordered(int64_t k_begin, int64_t k_end) {
-    const int lowest = call_.plan.unit.input_exponent;
     const int64_t rows = k_end - k_begin;
     for (int64_t p = 0; p < panels_; ++p) {
       std::copy_n(ordered_.data() + (p * call_.plan.k + k_begin) * kPanelWidth, rows * kPanelWidth, panel_value(p));
       if (uses_matrix_unit(call_.plan)) {
-        panel_code_span(call_.context.isa, lowest, panel_value(p), panel_codes(p), rows);
+        panel_code_span(call_.context.isa, unit_.input_exponent, panel_value(p), panel_codes(p), rows);
       }
     }
   }
@@ -133,7 +150,8 @@ class PanelJob {
     ordered_.resize(static_cast<size_t>(panels_ * k * kPanelWidth));
     AlignedArray<float> sorted(static_cast<size_t>(k * kPanelWidth));
     for (int64_t p = 0; p < panels_; ++p) {
-      dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, 0, k, 0, sorted.get(), {});
+      dequantize(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p, 0, k, handing(), sorted.get(),
+                 {});
       for (int64_t i = 0; i < k; ++i) {
         const int64_t row = p * k + call_.weight.order[static_cast<size_t>(i)];
         std::copy_n(sorted.get() + i * kPanelWidth, kPanelWidth, ordered_.data() + row * kPanelWidth);
@@ -192,16 +210,17 @@ class PanelJob {
     }
     const int64_t at = slice.row_begin * call_.activations.ld + k_begin;
     const bool fresh = call_.plan.step == StepRule::matrix_unit_fresh;
-    dot_chain(call_.context.isa,
-              {.unit = call_.plan.unit,
-               .accumulate = fresh ? Accumulate::fresh_add : Accumulate::carried,
-               .walk = walk,
-               .rows = {call_.activations.value.get() + at, call_.activations.cell.get() + at, call_.activations.ld},
-               .row_count = static_cast<int>(slice.rows),
-               .panels = panels,
-               .panel_count = static_cast<int>(slice.panels),
-               .accumulator = accumulator,
-               .accumulator_ld = slice.columns});
+    const Activations& a = call_.activations;
+    const bool half = a.half_cell != nullptr && unit_.input_exponent == kHalfLowest;
+    dot_chain(call_.context.isa, {.unit = unit_,
+                                  .accumulate = fresh ? Accumulate::fresh_add : Accumulate::carried,
+                                  .walk = walk,
+                                  .rows = {a.value.get() + at, (half ? a.half_cell->get() : a.cell.get()) + at, a.ld},
+                                  .row_count = static_cast<int>(slice.rows),
+                                  .panels = panels,
+                                  .panel_count = static_cast<int>(slice.panels),
+                                  .accumulator = accumulator,
+                                  .accumulator_ld = slice.columns});
   }
 
   void scalar_chain(const Slice& slice, const KWalk& walk, int64_t k_begin, float* accumulator) {
@@ -234,8 +253,11 @@ class PanelJob {
     const Tree& tree = *slice.tree;
     const int64_t column = (first_panel_ + slice.panel_begin) * kPanelWidth;
     const int64_t kept = std::min(slice.columns, call_.plan.n - column);
-    narrow_span(call_.context.isa, tree.leaf_narrow, slice.accumulators->get(),
-                static_cast<int64_t>(tree.leaves.size()) * slice.rows * slice.columns);
+    const int64_t count = static_cast<int64_t>(tree.leaves.size()) * slice.rows * slice.columns;
+    if (back_ != 1.0f) {
+      for (int64_t i = 0; i < count; ++i) slice.accumulators->get()[i] *= back_;
+    }
+    narrow_span(call_.context.isa, tree.leaf_narrow, slice.accumulators->get(), count);
     if (call_.leaves != nullptr) return write_leaves(slice, column, kept);
     std::vector<float> scratch(std::max<size_t>(2, tree.adds.size()) * static_cast<size_t>(slice.columns));
     std::vector<float> result(static_cast<size_t>(slice.columns)), bias = bias_of(column, kept),
@@ -279,7 +301,10 @@ class PanelJob {
   }
 
   const CallState& call_;
-  int64_t first_panel_, panels_, stretch_;
+  int64_t first_panel_, panels_;
+  MatrixUnit unit_;                    // the plan's, or through fp16's window, see half_window.h
+  float factor_ = 1.0f, back_ = 1.0f;  // of the weights; of the sums
+  int64_t stretch_;
   AlignedArray<float> value_;    // [panel][stretch][16]
   AlignedArray<uint8_t> cells_;  // [panels that share cells][stretch][16] cells of exponent codes, for matrix units
   std::vector<float> scales_;    // [panel][group][16]

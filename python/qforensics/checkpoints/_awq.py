@@ -1,4 +1,4 @@
-"""AWQ checkpoints, AutoAWQ's "gemm" version. Layout: facts/kernels-and-formats.md section 1.1.
+"""AWQ checkpoints, AutoAWQ's "gemm" version. Layout: AutoAWQ, `awq/modules/linear/gemm.py`; keys: vLLM's `auto_awq.py`.
 
 ``qweight`` int32 [K, N/8], ``qzeros`` int32 [K/G, N/8], ``scales`` float16 [K/G, N]; nibble i of word c is column
 ``8 c + (0, 2, 4, 6, 1, 3, 5, 7)[i]``; zero points are stored as they are.
@@ -69,14 +69,7 @@ class AwqDirectory(PackedDirectory):
 
     def _read_packed(self, name: str, n: int, k: int) -> QuantizedLinear:
         words, zeros, scales = self.files.read(name + ".qweight", name + ".qzeros", name + ".scales")
-        exact = scales.astype(np.float32)
-        bad = ~(np.isfinite(exact) & (exact > 0))
-        if bad.any():
-            place = [int(i) for i in np.argwhere(bad)[0]]
-            file = self.files.info[name + ".scales"].file
-            raise mismatch(
-                file, name + ".scales", expected="finite, positive values", found=f"{exact[tuple(place)]} at {place}"
-            )
+        self._check_finite(name + ".scales", scales, positive=True)
         return QuantizedLinear(
             unpack_bits(words.view(np.int32), order=AWQ_ORDER),
             unpack_bits(zeros.view(np.int32), order=AWQ_ORDER),

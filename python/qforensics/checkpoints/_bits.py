@@ -2,7 +2,8 @@
 
 Value i of a row starts at bit ``i * bits`` of the row's little-endian bit stream; AWQ permutes the eight values of a
 word.
-Source: facts/kernels-and-formats.md section 1 (3-bit values straddle words exactly as a bit stream does).
+Sources: AutoAWQ (`awq/utils/packing_utils.py`) for the permutation; GPTQModel's packing (`qlinear/__init__.py`), whose
+3-bit values straddle words exactly as a bit stream does.
 """
 
 import numpy as np

@@ -1,8 +1,9 @@
-"""compressed-tensors checkpoints, "pack-quantized". Layout: facts/kernels-and-formats.md section 1.3.
+"""compressed-tensors checkpoints, "pack-quantized". Layout: the compressed-tensors library,
+`compressors/quantized_compressors/pack_quantized.py`; settings: its `quantization/quant_args.py`.
 
 ``weight_packed`` int32 [N, K bits/32] along K, signed values with ``2**(bits-1)`` added; ``weight_scale`` [N, K/G];
 asymmetric: ``weight_zero_point`` int32 [N bits/32, K/G] along N, with the same addition; ``weight_g_idx`` [K] where
-``actorder`` is "group"; ``weight_shape`` [2].
+``actorder`` is "group" or its alias "dynamic"; ``weight_shape`` [2].
 """
 
 from collections.abc import Mapping
@@ -16,12 +17,13 @@ from qforensics.checkpoints._bits import unpack_bits
 from qforensics.checkpoints._config import ModelConfig
 from qforensics.checkpoints._directory import PackedDirectory, group_rows
 from qforensics.checkpoints._errors import mismatch
-from qforensics.checkpoints._json import flag, integer_field
+from qforensics.checkpoints._json import choice, flag, integer_field
 from qforensics.checkpoints._types import QuantizedLinear
 
 __all__ = ["CompressedTensorsDirectory"]
 
 _SCALES = ("F16", "BF16")
+_ORDERS = {"group": True, "dynamic": True, "weight": False, "static": False}  # whether there is a group index
 
 
 def _weight_scheme(quantization: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
@@ -41,6 +43,13 @@ def _weight_scheme(quantization: Mapping[str, Any], file: Path) -> Mapping[str, 
     if weights.get("type", "int") != "int":
         raise mismatch(file, "weights.type", expected="'int'", found=repr(weights.get("type")))
     return weights
+
+
+def _act_order(value: object, file: Path) -> bool:
+    """Whether the rows have an order of their own; true, false and null are what older files say."""
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    return _ORDERS[choice(value, _ORDERS, file, "weights.actorder")]
 
 
 class CompressedTensorsDirectory(PackedDirectory):
@@ -77,7 +86,7 @@ class CompressedTensorsDirectory(PackedDirectory):
         whole = strategy == "channel" or weights.get("group_size") == -1
         self.group_size = -1 if whole else integer_field(weights, "group_size", file)
         self.symmetric = flag(weights, "symmetric", file, default=True)
-        self.act_order = weights.get("actorder") in ("group", True)
+        self.act_order = _act_order(weights.get("actorder"), file)
         record = {"method": self.format, "bits": self.bits, "group_size": self.group_size, "sym": self.symmetric}
         super().__init__(path, config, {**record, "actorder": weights.get("actorder")})
 
@@ -102,6 +111,7 @@ class CompressedTensorsDirectory(PackedDirectory):
         if list(shape) != [n, k]:
             file = self.files.info[name + ".weight_shape"].file
             raise mismatch(file, name + ".weight_shape", expected=[n, k], found=shape.tolist())
+        self._check_finite(name + ".weight_scale", scales)
         groups = scales.shape[1]
         if self.symmetric:
             zeros: npt.NDArray[np.uint8] = np.full((groups, n), 1 << (self.bits - 1), np.uint8)
@@ -111,6 +121,7 @@ class CompressedTensorsDirectory(PackedDirectory):
         index: npt.NDArray[np.int32] | None = None
         if self.act_order:
             index = self.files.read(name + ".weight_g_idx")[0].view(np.int32)
+            self._check_groups(name + ".weight_g_idx", index, k // groups)
         return QuantizedLinear(
             np.ascontiguousarray(unpack_bits(words.view(np.int32), self.bits).T),
             zeros,

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from qforensics.checkpoints._base import Checkpoint
 from qforensics.checkpoints._config import ModelConfig
 from qforensics.checkpoints._errors import mismatch
@@ -89,6 +92,29 @@ class PackedDirectory(DenseDirectory):
     @abstractmethod
     def _read_packed(self, name: str, n: int, k: int) -> QuantizedLinear:
         """Read a layer that passed `_check_packed`."""
+
+    def _check_finite(self, name: str, values: Array, *, positive: bool = False) -> None:
+        """Raise unless all values of the tensor are finite, and positive where a format wants that."""
+        exact = values.astype(np.float32)
+        bad = ~(np.isfinite(exact) & (exact > 0)) if positive else ~np.isfinite(exact)
+        if bad.any():
+            place = tuple(int(i) for i in np.argwhere(bad)[0])
+            expected = "finite, positive values" if positive else "finite values"
+            found = f"{exact[place]} at {list(place)}"
+            raise mismatch(self.files.info[name].file, name, expected=expected, found=found)
+
+    def _check_groups(self, name: str, index: npt.NDArray[np.int32], size: int) -> None:
+        """Raise unless the group index names the groups 0 .. K/size - 1, each for `size` rows."""
+        file, groups = self.files.info[name].file, index.size // size
+        low, high = int(index.min()), int(index.max())
+        if low < 0 or high >= groups:
+            raise mismatch(file, name, expected=f"groups in 0..{groups - 1}", found=f"{low}..{high}")
+        counts = np.bincount(index, minlength=groups)
+        if (counts != size).any():
+            group = int(np.argmax(counts != size))
+            raise mismatch(
+                file, name, expected=f"{size} rows in every group", found=f"{counts[group]} in group {group}"
+            )
 
     def _is_packed(self, name: str) -> bool:
         return name + self.packed_suffix in self.files

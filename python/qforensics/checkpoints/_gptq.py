@@ -1,4 +1,5 @@
-"""GPTQ checkpoints, v1 and v2, any row order. Layout: facts/kernels-and-formats.md section 1.2.
+"""GPTQ checkpoints, v1 and v2, any row order. Layout: GPTQModel (AutoGPTQ's successor),
+`nn_modules/qlinear/__init__.py`; what v1 and v2 store: `convert_gptq_v1_to_v2_format_module` there.
 
 ``qweight`` int32 [K bits/32, N] packed along K, ``qzeros`` int32 [K/G, N bits/32] packed along N, ``scales`` float16
 [K/G, N], ``g_idx`` int32 [K]. v1 stores zero - 1, v2 stores zero.
@@ -81,6 +82,7 @@ class GptqDirectory(PackedDirectory):
 
     def _read_packed(self, name: str, n: int, k: int) -> QuantizedLinear:
         words, zeros, scales = self.files.read(name + ".qweight", name + ".qzeros", name + ".scales")
+        self._check_finite(name + ".scales", scales)
         return QuantizedLinear(
             _unpack_rows(words.view(np.int32), self.bits),
             self._zeros(name, zeros.view(np.int32)),
@@ -111,15 +113,7 @@ class GptqDirectory(PackedDirectory):
             return None
         index = self.files.read(name + ".g_idx")[0].view(np.int32)
         file, size = self.files.info[name + ".g_idx"].file, k if self.group_size == -1 else self.group_size
-        low, high, groups = int(index.min()), int(index.max()), k // size
-        if low < 0 or high >= groups:
-            raise mismatch(file, name + ".g_idx", expected=f"groups in 0..{groups - 1}", found=f"{low}..{high}")
-        counts = np.bincount(index, minlength=groups)
-        if (counts != size).any():
-            group = int(np.argmax(counts != size))
-            raise mismatch(
-                file, name + ".g_idx", expected=f"{size} rows in every group", found=f"{counts[group]} in group {group}"
-            )
+        self._check_groups(name + ".g_idx", index, size)
         if np.array_equal(index, np.arange(k) // size):
             return None
         if not self.act_order:

@@ -26,7 +26,7 @@ _READERS: dict[str, Callable[[Path, ModelConfig, dict[str, Any]], Checkpoint]] =
     "torchao": TorchaoDirectory,
 }
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-_HUB_FILES = ("*.json", "*.safetensors", "openvino_model.*", "*.jinja", "*.model")
+_HUB_FILES = ("*.json", "*.safetensors", "*.gguf", "openvino_model.*", "*.jinja", "*.model")
 
 
 def load(source: str | Path, *, revision: str | None = None) -> Checkpoint:

@@ -1,6 +1,6 @@
 """OpenVINO IR with compressed weights, as NNCF and optimum-intel write it.
 
-Layout: facts/kernels-and-formats.md section 1.5, and IRs made by optimum-intel 2.2.0.
+Layout: NNCF, `openvino_backend.py` (`_create_compression_subgraph`), and IRs made by optimum-intel 2.2.0.
 
 A weight is Const (u4, i4, u8 or i8, [N, K/G, G] or [N, K]) -> Convert -> [Subtract Convert(Const zero)] -> Multiply
 by Const scale (f16, [N, K/G, 1] or [N, 1]) -> Reshape -> MatMul or Gather. Nibbles are low first. Symmetric scales

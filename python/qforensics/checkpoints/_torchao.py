@@ -1,4 +1,5 @@
-"""torchao INT4 checkpoints, tile-packed, in safetensors. Layout: facts/kernels-and-formats.md section 1.4.
+"""torchao INT4 checkpoints, tile-packed, in safetensors. Layout: torchao's
+`Int4TilePackedTo4dTensor` and its `prototype/safetensors`; words: PyTorch's `aten/src/ATen/native/cuda/int4mm.cu`.
 
 ``<module>._weight_qdata`` int32 [N/8, K/128, 32, 4] and ``<module>._weight_scale_and_zero`` bfloat16 [K/G, N, 2]; the
 file's metadata holds, per tensor, a JSON object with ``_type``, ``_data.block_size`` and ``_data.shape``. K is padded
@@ -102,6 +103,7 @@ class TorchaoDirectory(PackedDirectory):
         words, pairs = self.files.read(name + "._weight_qdata", name + "._weight_scale_and_zero")
         size = self._groups[name]
         pairs = pairs[: k // size, :n]
+        self._check_finite(name + "._weight_scale_and_zero", pairs)
         return QuantizedLinear(
             np.ascontiguousarray(unpack_tiles(words.view(np.int32))[:k, :n]),
             np.full((k // size, n), 8, np.uint8),

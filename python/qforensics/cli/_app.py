@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from enum import IntEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -42,7 +43,7 @@ class ExitCode(IntEnum):
     FAILURE = 4
 
 
-EXIT_HELP = "Exit codes: 0 match or success, 1 mismatch, 2 usage, 3 inconclusive, 4 invalid input or failure."
+EXIT_HELP = "Exit codes: 0 match or success, 1 mismatch, 2 usage, 3 inconclusive, 4 bad input, failure or interrupt."
 
 
 def _sentence(error: Exception) -> str:
@@ -53,13 +54,16 @@ def _sentence(error: Exception) -> str:
 
 
 class _Group(TyperGroup):
-    """Turns exceptions into one sentence on stderr and exit code 4; ``--debug`` shows the traceback instead."""
+    """Turns exceptions into one sentence on stderr and exit code 4; ``--debug`` lets them through to `run`."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except (KeyboardInterrupt, typer.Abort):  # typer's own code for them is 1, a mismatch's
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(ExitCode.FAILURE) from None
         except Exception as error:
-            if isinstance(error, typer.Abort) or hasattr(error, "exit_code") or ctx.params.get("debug"):
+            if hasattr(error, "exit_code") or ctx.params.get("debug"):
                 raise
             known = isinstance(error, (ValueError, OSError, ImportError, IndexError, TypeError, RuntimeError))
             text = " ".join(_sentence(error).split()) or type(error).__name__
@@ -69,7 +73,10 @@ class _Group(TyperGroup):
 
 
 class ListCommand(TyperCommand):
-    """Lets the options in `lists` take several values after one name, as in ``--variants awq gptq``."""
+    """Lets the options in `lists` take several values after one name, as in ``--variants awq gptq``.
+
+    A further value that is a file's name is none of them but the command's argument; ``--`` ends a list as well.
+    """
 
     lists = ("--variants", "--hypotheses", "--claimed", "--devices")
 
@@ -80,7 +87,7 @@ class ListCommand(TyperCommand):
             if arg in self.lists:
                 option = arg
                 spread.append(arg)
-            elif option is None or arg.startswith("-"):
+            elif option is None or arg.startswith("-") or (spread[-1] != option and Path(arg).is_file()):
                 option = None
                 spread.append(arg)
             else:  # the first value follows the option's name; later ones get it repeated

@@ -169,7 +169,7 @@ def show(
     file: Path = typer.Argument(help="A trace, a study.json, a variant's result file, or a recording."),
     html: Path | None = typer.Option(None, help="Write a study as one HTML page."),
     model: str | None = typer.Option(
-        None, help="Whose tokenizer shows a trace's text: the embedded default's name, or a checkpoint directory."
+        None, help="Whose tokenizer shows a trace's text: the embedded default's name, a checkpoint, or a hub id."
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -180,14 +180,15 @@ def show(
 
     with open(file, "rb") as stream:
         text = stream.read(64).lstrip().startswith(b"{")
-    if not text:
-        _show_trace(Trace.load(file), as_json, model)
-        return
-    data = read_json(file, limit=1 << 30)
+    data = read_json(file, limit=1 << 30) if text else {}
     if not isinstance(data, dict):
         raise JsonFileError(file, "file", "an object", type(data).__name__)
     if data.get("format") == "qforensics.study":
         _show_study(file, html, as_json)
+    elif html is not None:
+        raise ValueError(f"{file}: --html shows a study (study.json), and this is none")
+    elif not text:
+        _show_trace(Trace.load(file), as_json, model)
     elif "experiment" in data or "success" in data:
         _show_variant_file(check_variant_record(data, file), as_json)
     else:
@@ -220,12 +221,13 @@ def _fact(value: Any) -> str:
 
 
 def _show_study(file: Path, html: Path | None, as_json: bool) -> None:
+    from qforensics._json import write_atomic
     from qforensics.report import report_html, report_tables
     from qforensics.study_result import StudyResult
 
     result = StudyResult.load(file)
     if html is not None:
-        html.write_text(report_html(result), encoding="utf-8")
+        write_atomic(html, report_html(result).encode())
     if as_json:
         print_json(result.to_json())
         return

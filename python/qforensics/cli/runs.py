@@ -62,6 +62,7 @@ def noise_floor(
     max_new_tokens: int = typer.Option(32, min=1, help="Greedy tokens of a repeat."),
     repeats: int = typer.Option(3, min=2, help="Runs of every prompt."),
     processes: int = typer.Option(2, min=1, help="Processes that the repeats are spread over."),
+    threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     output_dir: Path = typer.Option(Path("results/noise-floor"), help="Where repeats are kept; a killed run goes on."),
     plot: Path | None = typer.Option(None, help="Write the picture to this file."),
     as_json: bool = JSON,
@@ -75,7 +76,7 @@ def noise_floor(
         floor = measure([read_trace(path) for path in traces])
     else:
         length = {"max_new_tokens": max_new_tokens, "repeats": repeats, "processes": processes}
-        floor = _repeat(str(hypothesis), model, _prompts(prompts, model), output_dir, length)
+        floor = _repeat(str(hypothesis), model, _prompts(prompts, model), output_dir, threads, length)
     if plot is not None:
         _save(floor.plot(), plot)
     if as_json:
@@ -87,12 +88,14 @@ def noise_floor(
     finish(ExitCode.MATCH if floor.deterministic else ExitCode.MISMATCH)
 
 
-def _repeat(name: str, model: str, prompts: list[list[int]], directory: Path, sizes: dict[str, Any]) -> NoiseFloor:
+def _repeat(
+    name: str, model: str, prompts: list[list[int]], directory: Path, threads: int | None, sizes: dict[str, Any]
+) -> NoiseFloor:
     from qforensics.hypotheses import Hypothesis
     from qforensics.study import study as run_study
 
     hypothesis = Hypothesis.parse(name)
-    variant = replace(hypothesis.study_variant(model), deterministic_loader=None)
+    variant = replace(hypothesis.study_variant(model, threads=threads), deterministic_loader=None)
     with progress_bar("repeat") as bar:
         result = run_study(
             [variant],
@@ -106,6 +109,12 @@ def _repeat(name: str, model: str, prompts: list[list[int]], directory: Path, si
     if result.errors:
         raise RuntimeError(result.errors[0].error)
     return result.floors[hypothesis.name]
+
+
+def _check_repeats(repeats: int) -> int:
+    if repeats == 1:
+        raise typer.BadParameter("expected 0 (no noise floor), or 2 and more, found 1")
+    return repeats
 
 
 def _save(axes: Axes, path: Path) -> None:
@@ -136,7 +145,9 @@ def study(
         None, help="JSON: a list of prompts, texts or lists of token ids; by default the recordings' own."
     ),
     max_new_tokens: int = typer.Option(32, min=1, help="Greedy tokens of references and repeats."),
-    repeats: int = typer.Option(3, min=0, help="Runs of the first prompt for the noise floor; 0: none."),
+    repeats: int = typer.Option(
+        3, min=0, callback=_check_repeats, help="Runs of the first prompt for the noise floor; 0: none, else 2 or more."
+    ),
     processes: int = typer.Option(2, min=1, help="Processes that the repeats are spread over."),
     executor: str = EXECUTOR,
     threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
@@ -146,6 +157,7 @@ def study(
     if list_variants:
         variant_table(as_json)
         return
+    from qforensics._json import write_atomic
     from qforensics.hypotheses import spread
     from qforensics.report import report_html, report_tables
     from qforensics.study import study as run_study
@@ -163,7 +175,7 @@ def study(
             processes=processes,
             progress=study_progress(bar),
         )
-    (output_dir / "results" / "study.html").write_text(report_html(result), encoding="utf-8")
+    write_atomic(output_dir / "results" / "study.html", report_html(result).encode())
     if as_json:
         print_json(result.to_json())
     else:

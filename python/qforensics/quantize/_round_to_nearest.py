@@ -1,8 +1,9 @@
 """Round to nearest: a scale and a zero point per group of K, from the group's extremes alone.
 
 Every function takes the float weight [N, K] and returns a `QuantizedLinear`. Arithmetic is float32 with scales
-rounded to their stored type *before* the codes are chosen; ties go to even. Sources: facts/kernels-and-formats.md
-section 5 and traces/README.md, whose recorded checkpoints `awq` and `gptq` reproduce byte for byte.
+rounded to their stored type *before* the codes are chosen; ties go to even. Sources: AutoAWQ's
+`pseudo_quantize_tensor`, torchao's `quant_primitives.py`, NNCF's `weight_lowering.py`; the checkpoints of the recorded
+runs, which `awq` and `gptq` reproduce byte for byte.
 """
 
 from collections.abc import Callable

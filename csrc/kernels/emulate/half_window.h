@@ -1,0 +1,37 @@
+// bf16 numbers seen through fp16's window. Exponents of bf16 take codes of 16 bits, those of fp16 bytes, which serve
+// twice as many panels at once (numerics/dot_chain.h). Multiplied by a power of two, the numbers of most layers lie in
+// fp16's normal range, where the same unit does the same with them: exponents, cuts and sums scale along, and the way
+// back is exact. Numbers that do not fit stay as they are.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "kernels/emulate/dequantize.h"
+
+namespace qf {
+
+inline constexpr int kHalfLowest = -14;  // fp16's smallest normal exponent
+
+/// Exponents of the non-zero numbers of a set (a bound of them). Inf and NaN count as 128, subnormals as -127.
+struct ExponentSpan {
+  int lowest = 1000, highest = -1000;
+
+  void join(int least, int most) {
+    lowest = least < lowest ? least : lowest;
+    highest = most > highest ? most : highest;
+  }
+  void join(const ExponentSpan& other) { join(other.lowest, other.highest); }
+};
+
+ExponentSpan span_of(const float* values, int64_t count);
+/// Bound for all codes of a group.
+ExponentSpan span_of(const GroupRule& rule);
+/// Bound for a panel's numbers.
+ExponentSpan span_of(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel);
+
+/// s with numbers * 2^s between 2^-14 and 2^15, |s| <= 30; nothing where there is none. With two such factors neither a
+/// sum nor its last bit leaves fp32's normal range on the way back.
+std::optional<int> half_window(const ExponentSpan& span);
+
+}  // namespace qf
