@@ -3,7 +3,6 @@ layer's codes are drawn once."""
 
 from __future__ import annotations
 
-import copy
 import os
 from typing import Any
 
@@ -85,7 +84,7 @@ class RandomEngine:
             for name, size in norms.items():
                 self.engine.set_tensor(name, layer, bits(rng.uniform(0.5, 1.5, size)))
             for name, weight in weights.items():
-                self.engine.set_linear(name, layer, kernel, self._options(), copy.copy(weight), None)
+                self.engine.set_linear(name, layer, kernel, self._options(), weight.copy(), None)
         self.engine.set_tensor("final_norm", -1, bits(rng.uniform(0.5, 1.5, hidden)))
 
     @staticmethod

@@ -41,9 +41,9 @@ def test_the_command_line_passes_it_on(tmp_path):
     assert [found[e].exit_code for e in ("cpu", "cuda", "tpu")] == [0, 4, 4]
     assert "executor 'cuda' cannot be used" in found["cuda"].stderr
     assert "unknown executor 'tpu'" in found["tpu"].stderr
-    loader = Hypothesis.parse("awq@a100").study_variant("x", executor="cuda").loader
+    loader = Hypothesis.parse("fp16@a100").study_variant(tmp_path / "m", executor="cuda").loader
     with pytest.raises(RuntimeError, match="executor 'cuda' cannot be used"):
-        loader.func(str(tmp_path / "m"), "fp16", "a100", **loader.keywords)
+        loader()
 
 
 def test_a_torch_without_cuda_is_named(monkeypatch):

@@ -241,7 +241,7 @@ void bind_kernels(py::module_& m) {
       .def_readonly("k", &PackedWeight::k)
       .def_readonly("group", &PackedWeight::group)
       .def_property_readonly("nbytes", &PackedWeight::bytes)
-      .def("__copy__", [](const PackedWeight& weight) { return PackedWeight(weight); });
+      .def("copy", [](const PackedWeight& weight) { return PackedWeight(weight); });
   m.def("pack_codes", &pack_codes_array, py::arg("codes"), py::arg("zeros"), py::arg("scales"), py::arg("scale_format"),
         py::arg("group_size"), py::arg("offsets"), py::arg("group_index"));
   m.def("pack_dense", &pack_dense_array, py::arg("weight"), py::arg("format"));

@@ -1,14 +1,15 @@
-"""A small model's prefill, batch and decode steps, for a sanitizer to watch:
+"""A small model's prefill, batch and decode steps, for compute-sanitizer:
 
-    PYTHONPATH=python:tests python tests/gpu/sanitize_engine.py write DIRECTORY
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHONPATH=python compute-sanitizer --tool memcheck --error-exitcode 9 \\
-        python tests/gpu/sanitize_engine.py run DIRECTORY
+    PYTHONPATH=python:tests compute-sanitizer --tool memcheck --error-exitcode 9 python tests/gpu/sanitize_engine.py
 
-Two steps, because writing needs transformers, whose import a sanitizer slows down. Without torch's cache every tensor
-is an allocation of its own, so that a read past its end shows.
+A process of its own writes the model, because that needs transformers, whose import a sanitizer slows down. Without
+torch's cache every tensor is an allocation of its own, so that a read past its end shows.
 """
 
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 
@@ -36,4 +37,10 @@ def run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"write": write, "run": run}[sys.argv[1]](Path(sys.argv[2]))
+    if sys.argv[1:]:
+        write(Path(sys.argv[1]))
+    else:
+        os.environ["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, __file__, folder], check=True)
+            run(Path(folder))
