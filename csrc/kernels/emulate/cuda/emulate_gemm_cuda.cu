@@ -52,12 +52,14 @@ void emulate_gemm(const DevicePlan& plan, const DeviceWeight& weight, const Gemm
 
 ExpansionKey expansion_key(const Plan& plan, const DeviceWeight& weight, Scheme scheme) {
   const bool unit = uses_unit(plan);
+  // as `uses_exponents` of the schemes in step_schemes.cuh and grid_step.cuh
+  const bool exponents = unit && scheme != Scheme::native && scheme != Scheme::definition;
   return {.rule = plan.weight,
           .format = unit ? plan.activations : Format::fp32,
           .lowest = unit ? plan.unit.input_exponent : 0,
           .file_order = plan.file_order && weight.order.size() > 0,
           .scalar = !unit,
-          .exponents = unit && scheme == Scheme::pinned};
+          .exponents = exponents};
 }
 
 size_t expanded_bytes(const ExpansionKey& key, const DeviceWeight& weight) {
