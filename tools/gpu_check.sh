@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs an NVIDIA GPU, and a report of it in benchmarks/results, named after the GPU: the GPU tests,
 # compute-sanitizer over every script tests/gpu/sanitize_*.py, the benchmarks benchmarks/cuda_*.py and native_*.py.
-# ORIGINAL: vLLM's _C library, to time its kernels beside ours. Exit code 1 where a part failed.
+# ORIGINAL: vLLM's _C library, to time its kernels beside ours. LIMIT: seconds for a sanitizer or benchmark (600). Exit
+# code 1 where a part failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -25,22 +26,22 @@ part() { # title, seconds, lines of output to keep, command
 {
   echo "# GPU check: $gpu"
   echo
-  echo "$(date -u +%F), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown), driver and CUDA:" \
+  echo "$(date -u +%F), commit ${COMMIT:-$(git rev-parse --short HEAD)}, driver and CUDA:" \
     "$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -1), $(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
 } >"$report"
 
 part "Tests" 1500 15 "$PYTHON" -m pytest -q -p no:cacheprovider tests/gpu
 for script in tests/gpu/sanitize_*.py; do
   for tool in memcheck racecheck initcheck synccheck; do
-    part "compute-sanitizer $tool, $(basename "$script")" 600 3 \
-      compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" "$script"
+    part "compute-sanitizer $tool, $(basename "$script")" "${LIMIT:-600}" 12 \
+      env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" "$script"
   done
 done
 for script in benchmarks/cuda_*.py benchmarks/native_*.py; do
   [ -e "$script" ] || continue
   original=()
   [[ $script == *native_kernels.py && -n ${ORIGINAL:-} ]] && original=(--original "$ORIGINAL")
-  part "$(basename "$script")" 600 200 "$PYTHON" "$script" "${original[@]}"
+  part "$(basename "$script")" "${LIMIT:-600}" 200 "$PYTHON" "$script" "${original[@]}"
 done
 echo "report: $report"
 exit "$failed"
