@@ -13,7 +13,7 @@ from qforensics.plans import make_plan
 BF16 = ml_dtypes.bfloat16
 ORDER = ["portable", "avx2", "avx512"]
 ISAS = ORDER[: ORDER.index(_core.best_isa()) + 1]
-M, K, N, GROUP = 11, 320, 80, 32
+M, K, N, GROUP = 67, 192, 80, 32
 
 
 def spread(rng: np.random.Generator, shape: tuple[int, int], lowest: int, highest: int) -> np.ndarray:

@@ -25,7 +25,7 @@ void quantize_row(int64_t k, int64_t group, float* value, float* scale) {
 }
 
 /// Fewer rows than this do not pay for the look at a layer's exponents.
-constexpr int64_t kWindowRows = 8;
+constexpr int64_t kWindowRows = 64;
 
 void find_half_window(const Plan& plan, const ExecutorContext& context, Activations& activations) {
   std::vector<ExponentSpan> spans(static_cast<size_t>(activations.rows));

@@ -13,7 +13,7 @@ namespace qf {
 
 inline constexpr int kHalfLowest = -14;  // fp16's smallest normal exponent
 
-/// Exponents of the non-zero numbers of a set (a bound of them). Inf and NaN count as 128, subnormals as -127.
+/// Exponents of the non-zero numbers of a set. Inf and NaN count as 128, subnormals as -127.
 struct ExponentSpan {
   int lowest = 1000, highest = -1000;
 
@@ -24,10 +24,9 @@ struct ExponentSpan {
   void join(const ExponentSpan& other) { join(other.lowest, other.highest); }
 };
 
+/// Of bf16 numbers.
 ExponentSpan span_of(const float* values, int64_t count);
-/// Bound for all codes of a group.
-ExponentSpan span_of(const GroupRule& rule);
-/// Bound for a panel's numbers.
+/// Of a panel's numbers.
 ExponentSpan span_of(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel);
 
 /// s with numbers * 2^s between 2^-14 and 2^15, |s| <= 30; nothing where there is none. With two such factors neither a
