@@ -13,7 +13,7 @@ trap 'rm -rf "$copy"' EXIT
 cp -r python "$copy/"
 rm -f "$copy"/python/qforensics/*.so
 "$BIN/cmake" -S . -B "$copy/build" -G Ninja -DCMAKE_MAKE_PROGRAM="$PWD/$BIN/ninja" -DPython_EXECUTABLE="$PWD/$BIN/python" \
-  -DQF_SANITIZE=ON -DQF_ENGINE=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+  -DQF_SANITIZE=ON -DQF_ENGINE=OFF -DQF_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
 "$BIN/cmake" --build "$copy/build" --parallel 2
 cp "$copy"/build/csrc/bindings/_core*.so "$copy/python/qforensics/"
 
