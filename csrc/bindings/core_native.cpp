@@ -8,6 +8,7 @@
 #include "bindings/arrays.h"
 #include "bindings/core_topics.h"
 #include "bindings/kernel_arrays.h"
+#include "kernels/pack/packed_weight.h"
 
 #ifdef QF_WITH_CUDA
 #include "base/cuda/gpu.h"
@@ -113,7 +114,7 @@ py::array emulate_gemm_native(const Plan&, const PackedWeight&, const py::array&
 }
 std::vector<float> time_gemm_native(const Plan&, const PackedWeight&, const py::array&, int, int, bool) { refuse(); }
 py::tuple native_kernel_for(const Plan&, int) { refuse(); }
-py::list native_kernel_table() { return {}; }
+py::list native_kernel_table() { return py::list(); }
 
 #endif
 
