@@ -1,5 +1,4 @@
-"""bf16 numbers computed through fp16's range (csrc/kernels/emulate/half_window.h) give the bits of the plain way, which
-single rows take."""
+"""bf16 numbers computed through fp16's range (csrc/kernels/emulate/half_window.h) give the bits of the plain way."""
 
 from typing import Any
 
@@ -55,17 +54,18 @@ def rows_of(name: str) -> np.ndarray:
     return x
 
 
-def leaves(plan: Any, weight: Any, x: np.ndarray, isa: str) -> np.ndarray:
+def leaves(plan: Any, weight: Any, x: np.ndarray, isa: str, window: str) -> np.ndarray:
     """The sums before the output's rounding, which would hide most wrong bits: [leaf, M, N] float32."""
-    return np.asarray(_core.emulate_leaves(plan._core_plan, weight, x.view(np.uint16), _core.KernelRunner(isa, 1)))
+    runner = _core.KernelRunner(isa, 1)
+    return np.asarray(_core.emulate_leaves(plan._core_plan, weight, x.view(np.uint16), runner, window))
 
 
 def assert_same_bits(kernel: str, group: int, device: str, options: Any, weight: Any, x: np.ndarray) -> None:
-    """M rows at once against row by row; the trees are the same."""
-    whole, single = (make_plan(kernel, (m, weight.n, K), group, device, "bf16", options) for m in (M, 1))
-    plain = np.concatenate([leaves(single, weight, x[row : row + 1], "portable") for row in range(M)], axis=1)
+    """With the window, by every instruction set, against the plain way of the portable one."""
+    plan = make_plan(kernel, (M, weight.n, K), group, device, "bf16", options)
+    plain = leaves(plan, weight, x, "portable", "never")
     for isa in ISAS:
-        found = leaves(whole, weight, x, isa)
+        found = leaves(plan, weight, x, isa, "always")
         wrong = found.view(np.uint32) != plain.view(np.uint32)
         assert not (wrong & ~(np.isnan(found) & np.isnan(plain))).any(), (isa, int(wrong.sum()))
 
@@ -110,3 +110,24 @@ def test_numbers(rows: str, lowest: int, special: float | None) -> None:
     options = _core.KernelOptions()
     options.dense = options.transposed = True
     assert_same_bits("cublas", -1, "h200", options, _core.pack_dense(numbers.view(np.uint16), "bf16"), rows_of(rows))
+
+
+@pytest.mark.parametrize("rows", ["usual", "just fits", "wide"])
+def test_another_unit_shows(rows: str) -> None:
+    """Negative control: the numbers are such that one bit of the unit's fraction, or the length of its step, shows."""
+    options = _core.KernelOptions()
+    options.dense = options.transposed = True
+    weight = _core.pack_dense(spread(np.random.default_rng(7), (N, K), -25, 3).view(np.uint16), "bf16")
+    h200, a100 = (make_plan("cublas", (M, N, K), -1, device, "bf16", options) for device in ("h200", "a100"))
+    plain = leaves(h200, weight, rows_of(rows), "portable", "never")
+    other = leaves(a100, weight, rows_of(rows), ISAS[-1], "always")
+    assert (plain.view(np.uint32) != other.view(np.uint32)).sum() > 100
+
+
+def test_unknown_window_is_refused() -> None:
+    options = _core.KernelOptions()
+    options.dense = options.transposed = True
+    numbers = spread(np.random.default_rng(9), (N, K), -3, 3)
+    plan = make_plan("cublas", (1, N, K), -1, "h200", "bf16", options)
+    with pytest.raises(Exception, match="half_window: expected where_cheap, always or never, found some"):
+        leaves(plan, _core.pack_dense(numbers.view(np.uint16), "bf16"), numbers[:1], ISAS[-1], "some")

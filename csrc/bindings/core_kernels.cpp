@@ -123,16 +123,27 @@ Array<float> dequantize_array(const Plan& plan, const PackedWeight& weight, Runn
   return out;
 }
 
+HalfWindow parse_window(const std::string& name) {
+  if (name == "where_cheap") return HalfWindow::where_cheap;
+  if (name == "always") return HalfWindow::always;
+  require(name == "never", "half_window: expected where_cheap, always or never, found ", name);
+  return HalfWindow::never;
+}
+
 /// float32 [leaf][m][n]: what the plan's leaves sum up to, before anything is added.
-py::array_t<float> leaves(const Plan& plan, const PackedWeight& weight, const py::array& activations, Runner& runner) {
+py::array_t<float> leaves(const Plan& plan, const PackedWeight& weight, const py::array& activations, Runner& runner,
+                          const std::string& half_window) {
   check_gemm_arrays(plan, activations, std::nullopt);
+  const HalfWindow window = parse_window(half_window);
   const size_t count = plan.trees.size() == 1 ? plan.trees[0].leaves.size() : 0;
   py::array_t<float> out({static_cast<py::ssize_t>(count), plan.m, plan.n});
   float* values = out.mutable_data();
   const GemmArgs args{activations.data(), plan.k, nullptr, nullptr, plan.n};
   py::gil_scoped_release release;
   const std::lock_guard lock(runner.mutex);
-  emulate_leaves(plan, weight, args, runner.context(0, true), values);
+  ExecutorContext context = runner.context(0, true);
+  context.window = window;
+  emulate_leaves(plan, weight, args, context, values);
   return out;
 }
 
@@ -249,7 +260,8 @@ void bind_kernels(py::module_& m) {
   py::class_<Runner>(m, "KernelRunner").def(py::init<const std::string&, int>(), py::arg("isa"), py::arg("threads"));
   m.def("emulate_gemm", &emulate, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("bias"),
         py::arg("runner"), py::arg("seed"), py::arg("deterministic"), py::arg("rows") = py::none());
-  m.def("emulate_leaves", &leaves, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("runner"));
+  m.def("emulate_leaves", &leaves, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("runner"),
+        py::arg("half_window") = "where_cheap");
   m.def("dequantize_weight", &dequantize_array, py::arg("plan"), py::arg("weight"), py::arg("runner"));
   m.def("explain_race", &explain, py::arg("plan"), py::arg("weight"), py::arg("activations"), py::arg("outputs"),
         py::arg("known"), py::arg("runner"), py::arg("tries"), py::arg("seed"));

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/emulate/emulate_gemm.h"
+#include "kernels/emulate/half_window.h"
 
 namespace qf {
 namespace {
@@ -14,7 +15,7 @@ class CpuWeight final : public Weight {
   CpuWeight(PackedWeight weight, Isa isa, ThreadPool* pool) : weight_(std::move(weight)), isa_(isa), pool_(pool) {}
 
   void multiply(const Plan& plan, const GemmArgs& args, const Races& races) override {
-    emulate_gemm(plan, weight_, args, {isa_, pool_, races.seed, races.deterministic});
+    emulate_gemm(plan, weight_, args, {isa_, pool_, races.seed, races.deterministic, &spans_});
   }
   void copy_rows(const int64_t* ids, int64_t count, Format format, void* out) const override {
     weight_.copy_rows(ids, count, format, out);
@@ -22,6 +23,7 @@ class CpuWeight final : public Weight {
 
  private:
   PackedWeight weight_;
+  PanelSpans spans_;
   Isa isa_;
   ThreadPool* pool_;
 };
@@ -54,7 +56,7 @@ LogprobAnswer CpuBackend::logprobs(const at::Tensor& logits, const LogprobQuery&
 }
 
 int64_t CpuBackend::logits_rows(int64_t row_bytes) const {
-  constexpr int64_t kBlockBytes = 4 << 20, kLeastRows = 16;  // fewer rows would read the weights too often
+  constexpr int64_t kBlockBytes = 8 << 20, kLeastRows = 16;  // fewer rows would read the weights too often
   return std::max(kLeastRows, kBlockBytes / row_bytes / kLeastRows * kLeastRows);
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/integers.h"
 #include "engine/check_weights.h"
 
 namespace qf {
@@ -197,7 +198,8 @@ LogprobAnswer Transformer::logprobs(const at::Tensor& logits, const LogprobQuery
 
 void Transformer::logits(const at::Tensor& hidden, const LogitsBlock& block) {
   const int64_t rows = hidden.size(0);
-  const int64_t step = machine_.backend->logits_rows(config_.vocabulary * dtype_bytes(dtype_));
+  const int64_t most = machine_.backend->logits_rows(config_.vocabulary * dtype_bytes(dtype_));
+  const int64_t blocks = std::max<int64_t>(1, ceil_div(rows, most)), step = ceil_div(ceil_div(rows, blocks), 16) * 16;
   note_plan(*weights_.lm_head, rows);
   const uint64_t call = calls_++;
   for (int64_t first = 0; first < rows; first += step) {

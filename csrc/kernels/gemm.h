@@ -49,12 +49,23 @@ struct GemmArgs {
   int64_t row_count = -1;  // -1: up to the last row
 };
 
+struct PanelSpans;  // kernels/emulate/half_window.h
+
+/// Whether bf16 numbers may go through fp16's range (kernels/emulate/half_window.h); no bit depends on it.
+enum class HalfWindow : uint8_t {
+  where_cheap,  // with `spans`, or with many rows
+  always,
+  never,
+};
+
 /// How to run, not what to compute, except that `seed` picks the order of racing adds (`deterministic`: ascending).
 struct ExecutorContext {
   Isa isa;
   ThreadPool* pool;
   uint64_t seed;
   bool deterministic;
+  PanelSpans* spans = nullptr;  // kept beside the weight from call to call
+  HalfWindow window = HalfWindow::where_cheap;
 };
 
 }  // namespace qf

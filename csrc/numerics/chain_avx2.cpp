@@ -25,6 +25,7 @@ struct Avx2 {
   static Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
   static Int sub(Int a, Int b) { return _mm256_sub_epi32(a, b); }
   static Int max_unsigned(Int a, Int b) { return _mm256_max_epu32(a, b); }
+  static Int min_unsigned(Int a, Int b) { return _mm256_min_epu32(a, b); }
   static Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
   static Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
   static Int truncate(Float x) { return _mm256_cvttps_epi32(x); }
@@ -36,6 +37,8 @@ struct Avx2 {
   static Int bits(Float x) { return _mm256_castps_si256(x); }
   static Float as_float(Int x) { return _mm256_castsi256_ps(x); }
   static Int exponent_bits(Int x) { return _mm256_and_si256(x, _mm256_set1_epi32(0x7F800000)); }
+
+  static Int low_bits(Int x, int count) { return _mm256_and_si256(x, set((1 << count) - 1)); }
 
   static bool differ(Int a, Int b) { return _mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b)) != -1; }
   struct Bytes : ByteCodes {
@@ -68,6 +71,7 @@ struct Avx2 {
   static bool any_above(Int x, int32_t limit) {
     return differ(max_unsigned(x, _mm256_set1_epi32(limit)), _mm256_set1_epi32(limit));
   }
+  static bool any_zero(Int x) { return _mm256_movemask_epi8(_mm256_cmpeq_epi32(x, set(0))) != 0; }
   static bool any_negative(Int x) { return _mm256_movemask_ps(_mm256_castsi256_ps(x)) != 0; }
   /// before, with the sign set where low + high overflowed: both have the sign that sum lacks.
   static Int or_sign_differs(Int before, Int low, Int high, Int sum) {

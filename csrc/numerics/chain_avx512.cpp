@@ -25,6 +25,7 @@ struct Avx512 {
   static Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
   static Int sub(Int a, Int b) { return _mm512_sub_epi32(a, b); }
   static Int max_unsigned(Int a, Int b) { return _mm512_max_epu32(a, b); }
+  static Int min_unsigned(Int a, Int b) { return _mm512_min_epu32(a, b); }
   static Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
   static Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
   static Int truncate(Float x) { return _mm512_cvttps_epi32(x); }
@@ -37,6 +38,8 @@ struct Avx512 {
   static Int bits(Float x) { return _mm512_castps_si512(x); }
   static Float as_float(Int x) { return _mm512_castsi512_ps(x); }
   static Int exponent_bits(Int x) { return _mm512_and_si512(x, _mm512_set1_epi32(0x7F800000)); }
+
+  static Int low_bits(Int x, int count) { return _mm512_and_si512(x, _mm512_set1_epi32((1 << count) - 1)); }
 
   struct Bytes : ByteCodes {
     static Int max(Int a, Int b) { return _mm512_max_epu8(a, b); }
@@ -64,6 +67,7 @@ struct Avx512 {
     return _mm512_maskz_max_epu32(_mm512_test_epi32_mask(x, x), x, _mm512_set1_epi32(least));
   }
   static bool any_above(Int x, int32_t limit) { return _mm512_cmpgt_epu32_mask(x, _mm512_set1_epi32(limit)) != 0; }
+  static bool any_zero(Int x) { return _mm512_testn_epi32_mask(x, x) != 0; }
   static bool any_negative(Int x) { return _mm512_movepi32_mask(x) != 0; }
   /// before, with the sign set where low + high overflowed: both have the sign that sum lacks.
   static Int or_sign_differs(Int before, Int low, Int high, Int sum) {

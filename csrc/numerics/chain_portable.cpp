@@ -56,6 +56,9 @@ struct Portable {
   static Int max_unsigned(const Int& a, const Int& b) {
     return map<Int>([&](int i) { return static_cast<uint32_t>(a[i]) > static_cast<uint32_t>(b[i]) ? a[i] : b[i]; });
   }
+  static Int min_unsigned(const Int& a, const Int& b) {
+    return map<Int>([&](int i) { return static_cast<uint32_t>(a[i]) < static_cast<uint32_t>(b[i]) ? a[i] : b[i]; });
+  }
   static Float add(const Float& a, const Float& b) {
     return map<Float>([&](int i) { return a[i] + b[i]; });
   }
@@ -81,6 +84,10 @@ struct Portable {
   }
   static Int exponent_bits(const Int& x) {
     return map<Int>([&](int i) { return x[i] & 0x7F800000; });
+  }
+
+  static Int low_bits(const Int& x, int count) {
+    return map<Int>([&](int i) { return x[i] & ((1 << count) - 1); });
   }
 
   /// The codes of a cell one by one: Kind is ByteCodes or WordCodes.
@@ -124,6 +131,7 @@ struct Portable {
     for (const int32_t value : x) found = found || static_cast<uint32_t>(value) > static_cast<uint32_t>(limit);
     return found;
   }
+  static bool any_zero(const Int& x) { return std::find(std::begin(x), std::end(x), 0) != std::end(x); }
   static bool any_negative(const Int& x) {
     bool found = false;
     for (const int32_t value : x) found = found || value < 0;

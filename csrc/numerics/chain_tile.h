@@ -7,8 +7,17 @@
 // E of the products is the largest sum of two exponent codes (dot_chain.h). The codes of four panels (bytes; words:
 // two) lie in one vector, so that one addition and one maximum serve four vectors of values.
 //
+// fp16 results: the sum, cut to fp32's 24 bits, is rounded to nearest. What was cut off can matter only where the rest
+// lies half-way between two fp16 numbers, which have 11 bits: its low 12 bits are then zero. Such a step is done again,
+// carefully: with the last bit set where bits were lost.
+//
+// Most steps need no look at the range of E: exponents that fit into byte codes have sums from -28 to 30, and an
+// accumulator that was not large to begin with stays far below kHighest. A careful step looks at it. It serves word
+// codes, "wild" accumulators and steps where a lane has no product but zeros (fp16 results: or only products below the
+// smallest normal exponent, where subnormal accumulators have to be looked at).
+//
 // A step whose products are all zero (seen from the codes) gives finite accumulators back: their bits fit into the
-// unit's fraction, so nothing is cut. A step leaves the fast path for the oracle when
+// unit's fraction, so nothing is cut. A step leaves these paths for the oracle when
 //   * a factor is Inf or NaN (seen from the codes), or an accumulator is (its E is above kHighest);
 //   * E is outside [Codes::kLowest, kHighest], where a scale or a product would leave fp32's normal range. Below
 //   Codes::kLowest lie also the lanes without a product, whose E is that of a sum with a zero's code: harmless when the
@@ -36,6 +45,8 @@ struct TileArgs {
 // Biased by 127, as all exponents below.
 constexpr int kRowBlock = 8;  // rows of a tile
 constexpr int kLowestScalable = WordCodes::kLowest, kHighest = 252;
+constexpr int kSubnormalExponent = 127 - 14;  // as which fp16's subnormals count
+constexpr int kLargestTame = 127 + 64;        // 2^40 steps of byte codes add less than 2^77
 
 /// One row of C vectors of columns. Rows of a block take turns, step by step: while one waits for its accumulators'
 /// exponents, the products of the next one run.
@@ -44,9 +55,11 @@ struct Tile {
   using Float = typename V::Float;
   using Int = typename V::Int;
   static constexpr bool kHalfOut = kFinish == Finish::fp16_nearest_even;
+  static constexpr bool kMostlyTame = Codes::kBytes == 1;
   static constexpr int kCells = C <= Codes::kPanels ? 1 : C / Codes::kPanels;  // vectors of codes beside C of values
   struct State {
     Float acc[C];
+    bool wild = false;  // larger than kLargestTame, Inf or NaN, or was so once
   };
   struct Sums {  // largest sums of codes, or exponents made of them
     Int cell[kCells];
@@ -64,6 +77,9 @@ struct Tile {
 
   // 16 terms of 25 fraction bits may pass 2^31: sum them in two halves and watch the signs of their sum.
   static constexpr int kHalf = L == 16 ? 8 : L;
+  // The least sum of codes whose E is at or above a subnormal fp16 accumulator's.
+  static constexpr int kLeastUsual =
+      kHalfOut ? kSubnormalExponent - Codes::kToField : Codes::kLargestZero + 1;
   // Without a floor of the unit's own, a lane below Codes::kLowest may have no product but zeros.
   static constexpr int kLowest = kHalfOut ? 1 : Codes::kLowest;
 
@@ -91,11 +107,11 @@ struct Tile {
     for (; r < rows; ++r) largest_sums<1>(r, k, out + r);
   }
 
-  /// A lane whose products are all zero, or one with an Inf or a NaN.
+  /// A lane whose products are all zero (fp16 results: or small), or one with an Inf or a NaN.
   static bool any_unusual(const Sums& sums) {
     bool found = false;
     for (int v = 0; v < kCells; ++v)
-      found = found || Codes::any_outside(sums.cell[v], Codes::kLargestZero + 1, Codes::kLargestFinite);
+      found = found || Codes::any_outside(sums.cell[v], kLeastUsual, Codes::kLargestFinite);
     return found;
   }
   static bool all_at_most(const Sums& sums, int limit) {
@@ -117,19 +133,12 @@ struct Tile {
     return V::exponent_bits(V::shift_left(exponents.cell[c / Codes::kPanels], 23 - from));
   }
   /// The same of all terms.
+  template <bool careful = true>
   static Int largest_exponent(const Sums& exponents, int c, Float accumulator) {
     const Int products = products_exponent(exponents, c);
     Int own = V::exponent_bits(V::bits(accumulator));
-    if constexpr (kHalfOut) own = V::raise_nonzero(own, (127 - 14) << 23);  // fp16's subnormals count as 2^-14
+    if constexpr (kHalfOut && careful) own = V::raise_nonzero(own, kSubnormalExponent << 23);
     return V::max_unsigned(products, own);
-  }
-
-  static Float finish(Int sum, Float unscale) {
-    if constexpr (kHalfOut) {
-      return V::round_half(V::mul(V::to_float_sticky(sum), unscale));
-    } else {
-      return V::mul(V::to_float_toward_zero(sum), unscale);
-    }
   }
 
   /// sum += the truncated products of kHalf k. Not unrolled: compilers then move the additions apart and spill terms.
@@ -150,16 +159,33 @@ struct Tile {
   /// `from_zero`: the accumulators are +0.
   template <bool from_zero = false>
   [[gnu::always_inline]] void step(int64_t row, int64_t k, const Sums& sums, State& state) const {
+    bool careful = state.wild;
     if (any_unusual(sums)) [[unlikely]] {
       if (all_at_most(sums, Codes::kLargestZero) && keep_accumulators(state)) return;
       if (!all_at_most(sums, Codes::kLargestFinite)) return exact_step(row, k, state);
+      careful = true;
     }
+    if constexpr (kMostlyTame) {
+      if (careful || !finite_step<from_zero, false>(row, k, sums, state)) [[unlikely]]
+        careful_step(row, k, sums, state);
+    } else {
+      finite_step<from_zero, true>(row, k, sums, state);
+    }
+  }
+  [[gnu::noinline]] void careful_step(int64_t row, int64_t k, const Sums& sums, State& state) const {
+    finite_step<false, true>(row, k, sums, state);
+  }
+
+  /// False, with the accumulators as they were, where a careful step has to follow.
+  template <bool from_zero, bool careful>
+  [[gnu::always_inline]] bool finite_step(int64_t row, int64_t k, const Sums& sums, State& state) const {
     const Sums products = exponents(sums);
     Float scale[C], unscale[C];
-    Int low[C], high[C], range = V::set(0), overflow = V::set(0);
+    Int low[C], high[C], range = V::set(0), overflow = V::set(0), half_way = V::set(-1);
     for (int c = 0; c < C; ++c) {
-      const Int largest = from_zero ? products_exponent(products, c) : largest_exponent(products, c, state.acc[c]);
-      range = V::max_unsigned(range, V::sub(largest, V::set(kLowest << 23)));   // wraps below kLowest
+      const Int largest =
+          from_zero ? products_exponent(products, c) : largest_exponent<careful>(products, c, state.acc[c]);
+      if constexpr (careful) range = V::max_unsigned(range, V::sub(largest, V::set(kLowest << 23)));  // wraps below
       scale[c] = V::as_float(V::sub(V::set((254 + fraction) << 23), largest));  // 2^(F - E)
       unscale[c] = V::as_float(V::sub(largest, V::set(fraction << 23)));        // 2^(E - F)
       low[c] = from_zero ? V::set(0) : V::truncate(V::mul(state.acc[c], scale[c]));
@@ -168,20 +194,32 @@ struct Tile {
     const float* const row_value = args.row_value + row * ld + k;
     add_products(row_value, k, scale, low);
     if constexpr (L != kHalf) add_products(row_value + kHalf, k + kHalf, scale, high);
-    State after;
+    Float after[C];
     for (int c = 0; c < C; ++c) {
       Int sum = low[c];
       if constexpr (L != kHalf) {
         sum = V::add(low[c], high[c]);
         overflow = V::or_sign_differs(overflow, low[c], high[c], sum);
       }
-      after.acc[c] = finish(sum, unscale[c]);
+      if constexpr (!kHalfOut) {
+        after[c] = V::mul(V::to_float_toward_zero(sum), unscale[c]);
+      } else if constexpr (careful) {
+        after[c] = V::round_half(V::mul(V::to_float_sticky(sum), unscale[c]));
+      } else {
+        const Float cut = V::to_float_toward_zero(sum);
+        half_way = V::min_unsigned(half_way, V::low_bits(V::bits(cut), 12));
+        after[c] = V::round_half(V::mul(cut, unscale[c]));
+      }
     }
-    const bool overflowed = L != kHalf && V::any_negative(overflow);
-    if (overflowed || V::any_above(range, (kHighest - kLowest) << 23)) [[unlikely]] {
-      if (overflowed || !all_outside_are_zero(sums, state)) return exact_step(row, k, state);
+    if (L != kHalf && V::any_negative(overflow)) [[unlikely]] return exact_step(row, k, state), true;
+    if constexpr (careful) {
+      if (V::any_above(range, (kHighest - kLowest) << 23) && !all_outside_are_zero(sums, state))
+        return exact_step(row, k, state), true;
+    } else if constexpr (kHalfOut) {
+      if (V::any_zero(half_way)) [[unlikely]] return false;
     }
-    state = after;
+    for (int c = 0; c < C; ++c) state.acc[c] = after[c];
+    return true;
   }
 
   /// A step of zero products gives back finite accumulators: their bits fit into the unit's fraction.
@@ -204,6 +242,12 @@ struct Tile {
       }
       state.acc[c] = V::load(lanes);
     }
+    state.wild = is_wild(state);
+  }
+  static bool is_wild(const State& state) {
+    Int largest = V::set(0);
+    for (int c = 0; c < C; ++c) largest = V::max_unsigned(largest, V::exponent_bits(V::bits(state.acc[c])));
+    return state.wild || V::any_above(largest, kLargestTame << 23);
   }
 
   /// True where all lanes outside the range have zero products and a zero accumulator: any scale gives their +0.
@@ -228,8 +272,10 @@ struct Tile {
   void run(int rows) const {
     const ChainArgs& chain = *args.chain;
     State states[kRowBlock];
-    for (int r = 0; r < rows; ++r)
+    for (int r = 0; r < rows; ++r) {
       for (int c = 0; c < C; ++c) states[r].acc[c] = V::load(args.columns[c].accumulator + r * chain.accumulator_ld);
+      states[r].wild = is_wild(states[r]);
+    }
     for (int64_t i = 0; i < chain.walk.count; ++i) {
       const int64_t begin = chain.walk.start + i * chain.walk.stride, end = begin + chain.walk.length;
       if (chain.accumulate == Accumulate::carried) {
@@ -240,18 +286,15 @@ struct Tile {
         }
       } else {
         for (int64_t k = begin; k < end; k += 16) {
-          State fresh[kRowBlock];
-          for (int r = 0; r < rows; ++r)
-            for (int c = 0; c < C; ++c) fresh[r].acc[c] = V::set(0.0f);
-          Sums sums[kRowBlock];
-          largest_sums(rows, k, sums);
-          for (int r = 0; r < rows; ++r) step<true>(r, k, sums[r], fresh[r]);
-          for (int j = L; j < 16; j += L) {
-            largest_sums(rows, k + j, sums);
-            for (int r = 0; r < rows; ++r) step(r, k + j, sums[r], fresh[r]);
+          Sums sums[16 / L][kRowBlock];
+          for (int j = 0; j < 16 / L; ++j) largest_sums(rows, k + j * L, sums[j]);
+          for (int r = 0; r < rows; ++r) {
+            State fresh;
+            for (int c = 0; c < C; ++c) fresh.acc[c] = V::set(0.0f);
+            step<true>(r, k, sums[0][r], fresh);
+            for (int j = 1; j < 16 / L; ++j) step(r, k + j * L, sums[j][r], fresh);
+            for (int c = 0; c < C; ++c) states[r].acc[c] = V::add(states[r].acc[c], fresh.acc[c]);
           }
-          for (int r = 0; r < rows; ++r)
-            for (int c = 0; c < C; ++c) states[r].acc[c] = V::add(states[r].acc[c], fresh[r].acc[c]);
         }
       }
     }

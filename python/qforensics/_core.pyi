@@ -239,7 +239,11 @@ def emulate_gemm(
     rows: tuple[int, int] | None = None,
 ) -> NDArray[Any]: ...
 def emulate_leaves(
-    plan: KernelPlan, weight: PackedWeight, activations: NDArray[Any], runner: KernelRunner
+    plan: KernelPlan,
+    weight: PackedWeight,
+    activations: NDArray[Any],
+    runner: KernelRunner,
+    half_window: str = "where_cheap",
 ) -> NDArray[np.float32]: ...
 def dequantize_weight(plan: KernelPlan, weight: PackedWeight, runner: KernelRunner) -> NDArray[np.float32]: ...
 def explain_race(

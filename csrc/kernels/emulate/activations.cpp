@@ -24,8 +24,12 @@ void quantize_row(int64_t k, int64_t group, float* value, float* scale) {
   }
 }
 
-/// Fewer rows than this do not pay for the look at a layer's exponents.
-constexpr int64_t kWindowRows = 64;
+bool takes_window(const Plan& plan, const ExecutorContext& context, int64_t rows) {
+  constexpr int64_t kManyRows = 64;  // pay for a look at all exponents of a weight
+  const bool wide = uses_matrix_unit(plan) && plan.unit.input_exponent < kHalfLowest;
+  const bool cheap = context.spans != nullptr || rows >= kManyRows;
+  return wide && (context.window == HalfWindow::always || (context.window == HalfWindow::where_cheap && cheap));
+}
 
 void find_half_window(const Plan& plan, const ExecutorContext& context, Activations& activations) {
   std::vector<ExponentSpan> spans(static_cast<size_t>(activations.rows));
@@ -81,8 +85,7 @@ void load_activations(const Plan& plan, const PackedWeight& weight, const GemmAr
       quantize_row(k, plan.activation_group, value, activations.row_scale.get() + row * activations.row_scale_ld);
     }
   });
-  const bool wide = uses_matrix_unit(plan) && plan.unit.input_exponent < kHalfLowest;
-  if (wide && activations.rows >= kWindowRows) find_half_window(plan, context, activations);
+  if (takes_window(plan, context, activations.rows)) find_half_window(plan, context, activations);
 }
 
 }  // namespace qf

@@ -217,6 +217,34 @@ void write_four(const SharedPanels& panels, const Halves& half) {
   }
 }
 
+/// The cells of one row from fp32 bits of four panels' numbers, all zero or with exponents of fp16's normal range: the
+/// exponent fields side by side, less what lies between field and code; a zero's saturates to 0.
+__m512i window_cells(const __m512i (&bits)[4]) {
+  constexpr int kPick = 0xCA;  // mask ? first : second
+  const __m512i high = _mm512_ternarylogic_epi32(_mm512_set1_epi32(static_cast<int>(0xFF000000u)),
+                                                 _mm512_slli_epi32(bits[3], 1), _mm512_srli_epi32(bits[2], 7), kPick);
+  const __m512i low = _mm512_ternarylogic_epi32(_mm512_set1_epi32(0xFF00), _mm512_srli_epi32(bits[1], 15),
+                                                _mm512_srli_epi32(bits[0], 23), kPick);
+  const __m512i fields =
+      _mm512_ternarylogic_epi32(_mm512_set1_epi32(static_cast<int>(0xFFFF0000u)), high, low, kPick);
+  return _mm512_subs_epu8(fields, _mm512_set1_epi8(127 - kByteCode.bias));
+}
+
+/// number(p, k, row): row k + row of panel p, bits of 16 fp32 numbers that window_cells takes.
+template <class Numbers>
+void write_window(const SharedPanels& panels, const Numbers& number) {
+  for (int64_t k = 0; k < panels.count; k += 2) {
+    for (int row = 0; row < 2; ++row) {
+      __m512i bits[4];
+      for (int p = 0; p < 4; ++p) {
+        bits[p] = number(p, k, row);
+        _mm512_storeu_si512(panels.value + p * panels.value_stride + (k + row) * kPanelWidth, bits[p]);
+      }
+      _mm512_storeu_si512(panels.cells + (k + row) * kCellBytes, window_cells(bits));
+    }
+  }
+}
+
 /// Exponent codes of 32 bf16 numbers.
 struct Bf16Codes {
   __m512i lowest = _mm512_set1_epi16(1), offset = _mm512_set1_epi16(kWordCode.bias - 127);
@@ -267,15 +295,17 @@ void dequantize_stretch(const GroupRule& rule, const CodeStretch& stretch) {
 
 namespace {
 
+/// bf16 numbers in fp16's range: see half_window.h.
 template <SumRule sum, bool bf16>
 void run_four(const GroupRule* rules, const CodePairs& source, const SharedPanels& panels) {
   using Lanes = CodeLanes<sum>;
   const Lanes lanes[4] = {Lanes(rules[0]), Lanes(rules[1]), Lanes(rules[2]), Lanes(rules[3])};
-  write_four(panels, [&](int p, int64_t k, int row) {
-    const __m512 weights = lanes[p].weights(source(p, k), row);
-    return to_half(bf16 ? _mm512_castsi512_ps(to_bf16(weights))
-                        : weights);  // of a bf16 number: exact, see half_window.h
-  });
+  const auto weights = [&](int p, int64_t k, int row) { return lanes[p].weights(source(p, k), row); };
+  if constexpr (bf16) {
+    write_window(panels, [&](int p, int64_t k, int row) { return to_bf16(weights(p, k, row)); });
+  } else {
+    write_four(panels, [&](int p, int64_t k, int row) { return to_half(weights(p, k, row)); });
+  }
 }
 
 template <SumRule sum>
@@ -316,8 +346,8 @@ void widen_shared(Format format, float factor, const uint16_t* bits, int64_t bit
   };
   if (panels.panels == 2) return write_two(panels, number);
   const __m512 scale = _mm512_set1_ps(factor);
-  write_four(panels, [&](int p, int64_t k, int row) {
-    return to_half(_mm512_mul_ps(_mm512_castsi512_ps(number(p, k, row)), scale));
+  write_window(panels, [&](int p, int64_t k, int row) {
+    return _mm512_castps_si512(_mm512_mul_ps(_mm512_castsi512_ps(number(p, k, row)), scale));
   });
 }
 

@@ -5,6 +5,7 @@
 #include "base/bits.h"
 #include "base/error.h"
 #include "kernels/emulate/dequantize.h"
+#include "kernels/emulate/half_window.h"
 #include "kernels/emulate/panel_job.h"
 
 namespace qf {
@@ -41,6 +42,7 @@ void check_call(const Plan& plan, const PackedWeight& weight, const GemmArgs& ar
 
 void run_blocks(const Plan& plan, const PackedWeight& weight, const GemmArgs& args, const ExecutorContext& context,
                 float* leaves) {
+  if (context.spans != nullptr) context.spans->begin(plan.weight, weight.panels());
   const int64_t groups = (weight.panels() + kGroupPanels - 1) / kGroupPanels;
   const int64_t end = args.row_count < 0 ? plan.m : args.first_row + args.row_count;
   for (int64_t begin = args.first_row; begin < end; begin += kRowBlock) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "kernels/emulate/dequantize.h"
 
@@ -28,6 +29,23 @@ struct ExponentSpan {
 ExponentSpan span_of(const float* values, int64_t count);
 /// Of a panel's numbers.
 ExponentSpan span_of(Isa isa, WeightRule rule, const PackedWeight& weight, int64_t panel);
+
+/// Those of a weight's panels, found when they are first asked for. Threads may ask for different panels at once.
+struct PanelSpans {
+  WeightRule rule{};
+  std::vector<std::optional<ExponentSpan>> panels;
+
+  /// Before a call: one that takes the numbers by another rule forgets what was found.
+  void begin(WeightRule wanted, int64_t count) {
+    if (rule != wanted || panels.size() != static_cast<size_t>(count)) panels.assign(static_cast<size_t>(count), {});
+    rule = wanted;
+  }
+  const ExponentSpan& of(Isa isa, const PackedWeight& weight, int64_t panel) {
+    std::optional<ExponentSpan>& span = panels[static_cast<size_t>(panel)];
+    if (!span) span = span_of(isa, rule, weight, panel);
+    return *span;
+  }
+};
 
 /// s with numbers * 2^s between 2^-14 and 2^15, |s| <= 30; nothing where there is none. With two such factors neither a
 /// sum nor its last bit leaves fp32's normal range on the way back.

@@ -81,13 +81,17 @@ class PanelJob {
   void look_for_half_window() {
     if (call_.activations.half_cell == nullptr) return;
     ExponentSpan span;
-    for (int64_t p = 0; p < panels_; ++p)
-      span.join(span_of(call_.context.isa, call_.plan.weight, call_.weight, first_panel_ + p));
+    for (int64_t p = 0; p < panels_; ++p) span.join(panel_span(first_panel_ + p));
     const std::optional<int> shift = half_window(span);
     back_ = std::ldexp(1.0f, -call_.activations.shift - shift.value_or(0));
     if (!shift) return;
     factor_ = std::ldexp(1.0f, *shift);
     unit_.input_exponent = kHalfLowest;
+  }
+  ExponentSpan panel_span(int64_t panel) const {
+    const Isa isa = call_.context.isa;
+    PanelSpans* const known = call_.context.spans;
+    return known ? known->of(isa, call_.weight, panel) : span_of(isa, call_.plan.weight, call_.weight, panel);
   }
   Handing handing() const { return {unit_.input_exponent, factor_}; }
 
