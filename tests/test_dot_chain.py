@@ -59,6 +59,15 @@ def accumulators(rng: np.random.Generator, shape: tuple[int, int], half: bool) -
     return x
 
 
+def tame_accumulators(rng: np.random.Generator, shape: tuple[int, int], half: bool) -> np.ndarray:
+    """Of the sizes that sums of products have; in the last column those around which "wild" ones begin."""
+    x = np.ldexp(rng.standard_normal(shape), rng.integers(-16, 4, shape))
+    x = x.astype(np.float16 if half else np.float32).astype(np.float32)
+    if not half:
+        x[:, -1] = np.ldexp(1.5, rng.integers(60, 68, shape[0]))
+    return x
+
+
 def chain(rows, columns, c, unit, dtype, isa, fresh=False, repeat=1):
     products, fraction_bits, half_out, zero_exponent = unit
     return _core.dot_chain(
@@ -87,7 +96,12 @@ def test_same_bits_as_the_oracle(family, unit, dtype):
     for row_count in (1, 2, 3, 4, 5, 7, 13):
         rows = sample(rng, family, (row_count, 96), dtype)
         columns = np.ascontiguousarray(sample(rng, family, (80, 96), dtype).T)
-        starts = [np.zeros((row_count, 80), np.float32), accumulators(rng, (row_count, 80), UNITS[unit][2])]
+        half_out = UNITS[unit][2]
+        starts = [
+            np.zeros((row_count, 80), np.float32),
+            accumulators(rng, (row_count, 80), half_out),
+            tame_accumulators(rng, (row_count, 80), half_out),
+        ]
         for c in starts:
             for fresh in (False, True):
                 want = chain(rows, columns, c, UNITS[unit], dtype, "oracle", fresh).view(np.uint32)
@@ -127,6 +141,26 @@ def test_a_subnormal_fp16_accumulator_has_the_exponent_of_the_smallest_normal_nu
         for wrong in (finer, coarser):  # negative control: such bits matter here
             taken_as_value += (chain(rows, columns, c, wrong, np.float16, "oracle").view(np.uint32) != want).sum()
     assert taken_as_value > 0
+
+
+@pytest.mark.parametrize("unit", ["ampere-fp16", "hopper-fp16"])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("exponent", [0, 8, 14])
+def test_bits_beyond_fp32_break_ties_of_fp16(exponent, sign, unit):
+    """The sum is half-way between two fp16 numbers but for its last bit, which fp32's 24 bits have no room for."""
+    fraction_bits = UNITS[unit][1]
+    rows, columns = np.zeros((1, 16), np.float32), np.zeros((16, 64), np.float32)
+    half_ulp, last_bit = 2.0 ** (exponent - 11), 2.0 ** (exponent - fraction_bits)
+    rows[0, :3] = 2.0**-5, 2.0**-12, 2.0**-13
+    columns[0], columns[1] = sign * half_ulp / 2.0**-5, sign * last_bit / 2.0**-12
+    columns[1, 32:] = 0  # there it is a tie
+    columns[2, :] = 2.0**-14  # below every bit of the sum
+    c = np.full((1, 64), sign * 2.0**exponent, np.float32)
+    assert (np.abs(columns[:2, :32]) >= 2.0**-24).all()
+    for isa in ["oracle", *instruction_sets()]:
+        got = chain(rows, columns, c, UNITS[unit], np.float16, isa)
+        np.testing.assert_array_equal(got[0, :32], sign * 2.0**exponent * (1 + 2.0**-10), err_msg=isa)
+        np.testing.assert_array_equal(got[0, 32:], sign * 2.0**exponent, err_msg=isa)
 
 
 @pytest.mark.parametrize("unit", UNITS)
