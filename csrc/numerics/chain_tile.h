@@ -9,7 +9,7 @@
 //
 // fp16 results: the sum, cut to fp32's 24 bits, is rounded to nearest. What was cut off can matter only where the rest
 // lies half-way between two fp16 numbers, which have 11 bits: its low 12 bits are then zero. Such a step is done again,
-// carefully: with the last bit set where bits were lost.
+// carefully, with the last bit set where bits were lost, if any were.
 //
 // Most steps need no look at the range of E: exponents that fit into byte codes have sums from -28 to 30, and an
 // accumulator that was not large to begin with stays far below kHighest. A careful step looks at it. It serves word
@@ -195,18 +195,19 @@ struct Tile {
     add_products(row_value, k, scale, low);
     if constexpr (L != kHalf) add_products(row_value + kHalf, k + kHalf, scale, high);
     Float after[C];
+    Int sum[C];
     for (int c = 0; c < C; ++c) {
-      Int sum = low[c];
+      sum[c] = low[c];
       if constexpr (L != kHalf) {
-        sum = V::add(low[c], high[c]);
-        overflow = V::or_sign_differs(overflow, low[c], high[c], sum);
+        sum[c] = V::add(low[c], high[c]);
+        overflow = V::or_sign_differs(overflow, low[c], high[c], sum[c]);
       }
       if constexpr (!kHalfOut) {
-        after[c] = V::mul(V::to_float_toward_zero(sum), unscale[c]);
+        after[c] = V::mul(V::to_float_toward_zero(sum[c]), unscale[c]);
       } else if constexpr (careful) {
-        after[c] = V::round_half(V::mul(V::to_float_sticky(sum), unscale[c]));
+        after[c] = V::round_half(V::mul(V::to_float_sticky(sum[c]), unscale[c]));
       } else {
-        const Float cut = V::to_float_toward_zero(sum);
+        const Float cut = V::to_float_toward_zero(sum[c]);
         half_way = V::min_unsigned(half_way, V::low_bits(V::bits(cut), 12));
         after[c] = V::round_half(V::mul(cut, unscale[c]));
       }
@@ -216,7 +217,15 @@ struct Tile {
       if (V::any_above(range, (kHighest - kLowest) << 23) && !all_outside_are_zero(sums, state))
         return exact_step(row, k, state), true;
     } else if constexpr (kHalfOut) {
-      if (V::any_zero(half_way)) [[unlikely]] return false;
+      if (V::any_zero(half_way)) [[unlikely]] {
+        for (int c = 0; c < C; ++c) {
+          // half-way but for lost bits: the low 12 become 1
+          const Int low_bits = V::low_bits(V::bits(V::to_float_sticky(sum[c])), 12);
+          if (V::any_zero(V::sub(low_bits, V::set(1)))) return false;
+          // an accumulator that an earlier step rounded to Inf: beside it all products are cut to zero
+          if (V::any_zero(V::sub(sum[c], V::set(INT32_MIN)))) return false;
+        }
+      }
     }
     for (int c = 0; c < C; ++c) state.acc[c] = after[c];
     return true;
