@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 
 from qforensics import _core, _libtorch
 
-__all__ = ["EXECUTORS", "chosen_executor"]
+__all__ = ["EXECUTORS", "chosen_executor", "visible_gpu"]
 
 EXECUTORS = ("cpu", "cuda", "auto")
 """Where a model computes; ``"auto"`` takes the GPU where one can be used."""
@@ -33,6 +34,15 @@ def chosen_executor(name: str) -> str:
     if name == "auto":
         return "cpu"
     raise RuntimeError(f"executor 'cuda' cannot be used: {reason}")
+
+
+def visible_gpu(index: int) -> str:
+    """What CUDA_VISIBLE_DEVICES must say so that a process sees only the `index`-th of the GPUs that this one sees."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = seen.split(",") if seen is not None else None
+    if index < 0 or (names is not None and index >= len(names)):
+        raise ValueError(f"GPU {index}: expected a number from 0, of those in CUDA_VISIBLE_DEVICES={seen}")
+    return names[index].strip() if names is not None else str(index)
 
 
 def _why_not() -> str | None:
