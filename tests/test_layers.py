@@ -23,7 +23,7 @@ ORDER = [
     "_rows_check", "environment", "variants", "devices", "numerics", "plans", "kernels", "operators", "checkpoints",
     "quantize", "_smollm2", "prepare", "container", "trace", "importing", "recordings", "text", "_assemble",
     "_supported", "_requests", "_model", "model", "comparison", "noise", "verdict", "snr", "study_result",
-    "seeds_format",    "_workdir", "_repeat_worker", "_study_jobs", "_study_worker", "_study_run", "study",
+    "seeds_format", "_workdir", "_repeat_worker", "_study_jobs", "_study_worker", "_study_run", "study",
     "hypotheses", "demo", "report", "cli", "testing", "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "python" / "qforensics"

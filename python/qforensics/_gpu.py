@@ -7,7 +7,7 @@ import os
 
 from qforensics import _core, _libtorch
 
-__all__ = ["EXECUTORS", "chosen_executor", "visible_gpu"]
+__all__ = ["EXECUTORS", "chosen_executor", "gpus_of", "visible_gpu"]
 
 EXECUTORS = ("cpu", "cuda", "auto")
 """Where a model computes; ``"auto"`` takes the GPU where one can be used."""
@@ -34,6 +34,28 @@ def chosen_executor(name: str) -> str:
     if name == "auto":
         return "cpu"
     raise RuntimeError(f"executor 'cuda' cannot be used: {reason}")
+
+
+def gpus_of(executor: str, named: str | None) -> list[int]:
+    """GPUs that work side by side: the named ones (``"0,1"``), or all where an executor that uses them has several.
+
+    Raises
+    ------
+    ValueError
+        What is no list of numbers, or a GPU that is not there.
+    """
+    count = 0 if executor == "cpu" or not _core.built_with_cuda else int(_core.gpu_count())
+    if named is None:
+        return list(range(count)) if count > 1 else []
+    words = [word.strip() for word in named.split(",")]
+    if not all(word.isascii() and word.isdigit() and len(word) < 4 for word in words):
+        raise ValueError(f"GPUs {named!r}: expected numbers from 0, as in 0,1")
+    found = [int(word) for word in words]
+    if executor == "cpu":
+        raise ValueError(f"GPUs {named!r}: expected none with executor 'cpu'")
+    if count <= max(found):
+        raise ValueError(f"GPUs {named!r}: expected numbers below {count}, the GPUs that can be used here")
+    return found
 
 
 def visible_gpu(index: int) -> str:

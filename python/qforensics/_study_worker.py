@@ -1,4 +1,4 @@
-"""Where a study's models run: this process, or one of its own per GPU (``python -m qforensics._study_worker``).
+"""Where a study's models run: this process, or one of its own per GPU.
 
 A worker is fed through a private pipe and ends with it, so that a killed study leaves none behind. The pickle here goes
 between a process and its own child and never touches a file.
@@ -23,7 +23,7 @@ from qforensics._repeat_worker import Replayer, child_environment, with_process
 from qforensics._study_jobs import Generate, Replay
 from qforensics.trace import Trace
 
-__all__ = ["Here", "RunError", "Runner", "Tell", "Worker"]
+__all__ = ["Here", "RunError", "Runner", "Tell", "Worker", "main"]
 
 Loader = Callable[[], Replayer]
 Tell = Callable[..., None]
@@ -127,7 +127,7 @@ class Worker:
     def _start(self) -> subprocess.Popen[bytes]:
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "qforensics._study_worker"],
+            [sys.executable, "-c", "from qforensics._study_worker import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,
@@ -138,16 +138,24 @@ class Worker:
     def _obituary(self, process: subprocess.Popen[bytes]) -> str:
         printed = self._printed
         assert printed is not None
-        self.close()
+        self._end(process)
         printed.seek(max(0, printed.seek(0, os.SEEK_END) - 4096))
         tail = printed.read().decode(errors="replace").strip().splitlines()[-3:]
+        self.close()
         return f"RuntimeError: the worker process ended with code {process.returncode}: {' | '.join(tail)}"
 
     def close(self) -> None:
         """End the process, whatever it does."""
         process, self._process, self.held = self._process, None, None
-        if process is None:
-            return
+        if process is not None:
+            self._end(process)
+            assert process.stdout is not None
+            process.stdout.close()
+        if self._printed is not None:
+            self._printed.close()
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
         with suppress(OSError):  # what it was being sent
             assert process.stdin is not None
             process.stdin.close()
@@ -155,8 +163,6 @@ class Worker:
             process.wait(timeout=1)  # it ends by itself when its input does
         process.kill()
         process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 def _read_tasks(stream: BinaryIO, tasks: queue.Queue[bytes]) -> None:
@@ -168,7 +174,8 @@ def _read_tasks(stream: BinaryIO, tasks: queue.Queue[bytes]) -> None:
             os._exit(0)
 
 
-def _main() -> None:
+def main() -> None:
+    """The worker's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to the study, which ends its workers
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
@@ -187,7 +194,3 @@ def _main() -> None:
                 tell("traces", runner.run(variant, loader, work, tell))
             except RunError as failure:
                 tell("failed", str(failure), failure.lost)
-
-
-if __name__ == "__main__":
-    _main()
