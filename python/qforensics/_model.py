@@ -27,6 +27,7 @@ __all__ = ["ENGINE", "Model", "Progress"]
 
 ENGINE = "vllm-0.21"
 Progress = Callable[[int, int], None]
+LAYERS_AHEAD = 8
 NO_SCALING = (1.0, 1.0, 4.0, 8192)
 _DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
@@ -101,6 +102,7 @@ class Model:
             dense_kernel="fp32" if self._dtype == "float32" else "cublas",
             dtype=self._dtype,
             dequantize=self.variant.quantization is None and self.checkpoint.format == "gguf",
+            ahead=0 if self.executor == "cpu" else min(self._threads, LAYERS_AHEAD),
             progress=progress,
         )
         engine.finish()

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Protocol
 
 from qforensics._repeat_worker import Replayer, child_environment, with_process
 from qforensics._study_jobs import Generate, Replay
+from qforensics.checkpoints._digests import adopt, known
 from qforensics.trace import Trace
 
 __all__ = ["Here", "RunError", "Runner", "Tell", "Worker", "main"]
@@ -103,7 +104,7 @@ class Worker:
     def run(self, variant: str, loader: Loader, work: Generate | Replay, tell: Tell) -> list[Trace]:
         """Send the job and wait for its traces."""
         try:
-            payload = pickle.dumps((variant, loader, work))
+            payload = pickle.dumps((known(), variant, loader, work))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             text = f"the loader cannot be sent to another process ({error}); use a module-level function"
             raise RunError(f"RuntimeError: {text}", lost=True) from None
@@ -190,7 +191,8 @@ def main() -> None:
         while True:
             payload = tasks.get()
             try:
-                variant, loader, work = _attempt(lambda: pickle.loads(payload), lost=True)  # noqa: B023
+                digests, variant, loader, work = _attempt(lambda: pickle.loads(payload), lost=True)  # noqa: B023
+                adopt(digests)
                 tell("traces", runner.run(variant, loader, work, tell))
             except RunError as failure:
                 tell("failed", str(failure), failure.lost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,10 +169,12 @@ def study(
     from qforensics.study import study as run_study
 
     chosen = spread(variants, devices)
+    with ThreadPoolExecutor() as pool:  # their checkpoints' digests take the time
+        found = list(pool.map(lambda h: h.study_variant(model, threads=threads, executor=executor), chosen))
     names = [h.name for h in spread(claimed, devices)] if claimed else None
     with progress_bar("study") as bar:
         result = run_study(
-            [h.study_variant(model, threads=threads, executor=executor) for h in chosen],
+            found,
             _prompts(prompts, model),
             work_dir=output_dir,
             max_new_tokens=max_new_tokens,
