@@ -18,7 +18,8 @@ import numpy as np
 from qforensics import _core
 from qforensics._gpu import chosen_executor
 from qforensics._model import executor_record
-from random_engine import RandomEngine
+from qforensics.plans import make_plan
+from random_engine import RandomEngine, bits, embedding
 
 GIB = 2**30
 
@@ -53,14 +54,59 @@ def timed(engine: RandomEngine, prompt: list[int], new_tokens: int, *, prompt_lo
     }  # fmt: skip
 
 
+def prompt_logprobs_cost(executor: str, device: str, rows: int) -> dict[str, Any]:
+    """What prompt logprobs add to a prompt of `rows` + 1 ids: time against the lm_head's GEMM alone, and memory.
+
+    One layer, since nothing else depends on their number. The lm_head alone is the kernel that the executor runs, over
+    all rows at once, operands on the GPU.
+    """
+    import torch
+
+    engine = RandomEngine(executor, layers=1, kernel="marlin", device=device)
+    hidden, vocabulary = engine.config["hidden"], engine.config["vocabulary"]
+    prompt = np.random.default_rng(2).integers(0, vocabulary, rows + 1).tolist()
+    runs: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for _ in range(4):  # the first one starts everything
+        for logprobs in runs:
+            engine.run([prompt[:64]], 1, prompt_logprobs=logprobs)
+            peak_gib()
+            runs[logprobs].append(timed(engine, prompt, 1, prompt_logprobs=logprobs))
+    without, with_them = (float(np.median([r["prefill_s"] for r in runs[flag][1:]])) for flag in (False, True))
+    peaks = [max(r["peak_gib"] for r in runs[flag][1:]) for flag in (False, True)]
+    schemes = executor_record(engine.engine)
+    del engine
+    torch.cuda.empty_cache()
+    options = _core.KernelOptions()
+    options.split, options.transposed, options.dense = 0, True, True
+    plan = make_plan("cublas", (rows, vocabulary, hidden), -1, device, "fp16", options)._core_plan
+    rng = np.random.default_rng(3)
+    weight = _core.pack_dense(embedding(vocabulary, hidden, rng), "fp16")
+    x = bits(rng.standard_normal((rows, hidden)))
+    native = executor == "native" and _core.native_kernel_for(plan, _core.gpu_info(0)["compute_capability"])[0]
+    if native:
+        head = float(np.median(_core.time_gemm_native(plan, weight, x, 1, 5, True))) / 1e6
+    else:
+        head = float(np.median(_core.time_gemm_cuda(plan, weight, x, None, 3))) / 1e3
+    return {
+        "section": "prompt logprobs", "executor": executor, "emulated": device, "rows": rows, "vocabulary": vocabulary,
+        "prefill_s": without, "with_logprobs_s": with_them, "lm_head_s": round(head, 4), "lm_head_native": bool(native),
+        "ratio": round((with_them - without) / head, 3), "peak_gib": peaks, "schemes": schemes,
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--logprobs-of", help="only what prompt logprobs cost, by this executor")
     parser.add_argument("--kernel", default="marlin")
     parser.add_argument("--device", default="a100")
     parser.add_argument("--layers", type=int, default=36)
     parser.add_argument("--prompt", type=int, default=8067)
     parser.add_argument("--new", type=int, default=100)
     args = parser.parse_args()
+    if args.logprobs_of:
+        chosen_executor(args.logprobs_of)
+        print(json.dumps(prompt_logprobs_cost(args.logprobs_of, args.device, args.prompt - 1)))
+        return
     chosen_executor("cuda")
     begin = time.perf_counter()
     engine = RandomEngine("cuda", layers=args.layers, kernel=args.kernel, device=args.device)

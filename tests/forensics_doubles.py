@@ -146,6 +146,52 @@ def load_dying() -> FakeModel:
     return DyingModel("w1", "k1")
 
 
+class PickyModel(FakeModel):
+    """Fails on prompts that begin with some ids."""
+
+    first = (4,)
+
+    def teacher_force(self, trace: Trace) -> Trace:
+        if trace.prompt_ids[0] in self.first:
+            raise ValueError(f"no prompt that begins with {trace.prompt_ids[0]}")
+        return super().teacher_force(trace)
+
+
+def load_picky() -> FakeModel:
+    return PickyModel("w1", "k1")
+
+
+class SeeingModel(FakeModel):
+    """Notes the GPUs that its process sees, and the process."""
+
+    def _trace(self, *parts: list) -> Trace:
+        trace = super()._trace(*parts)
+        seen = {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}
+        return replace(trace, provenance={**trace.provenance, **seen})
+
+
+def load_seeing() -> FakeModel:
+    print("a library that prints")  # into what the study reads answers from
+    return SeeingModel("w1", "k1", slow=0.01)
+
+
+def load_seeing_too() -> FakeModel:
+    return SeeingModel("w1", "k2", slow=0.01)
+
+
+class LostModel(FakeModel):
+    """Its process is killed in a replay, as by the system where memory runs out."""
+
+    def teacher_force(self, trace: Trace) -> Trace:
+        os.write(2, b"something went wrong")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+
+def load_lost() -> FakeModel:
+    return LostModel("w1", "k1")
+
+
 def small_trace(
     kernel: str = "k1", *, prompt: Sequence[int] = (1, 2, 3, 4), length: int = 6, **options: float
 ) -> Trace:

@@ -22,8 +22,9 @@ ORDER = [
     "_refusal", "_json", "_html", "_arrays", "_memory", "_libtorch", "_gpu", "_sfu", "_plot", "_plan_plot",
     "_rows_check", "environment", "variants", "devices", "numerics", "plans", "kernels", "operators", "checkpoints",
     "quantize", "_smollm2", "prepare", "container", "trace", "importing", "recordings", "text", "_assemble",
-    "_supported", "_model", "model", "comparison", "noise", "verdict", "snr", "study_result", "seeds_format",
-    "_workdir", "_repeat_worker", "_study_run", "study", "hypotheses", "demo", "report", "cli", "testing", "__main__",
+    "_supported", "_requests", "_model", "model", "comparison", "noise", "verdict", "snr", "study_result",
+    "seeds_format", "_workdir", "_repeat_worker", "_study_jobs", "_study_worker", "_study_run", "study",
+    "hypotheses", "demo", "report", "cli", "testing", "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "python" / "qforensics"
 

@@ -144,7 +144,7 @@ def test_a_damaged_cell_is_computed_again(tmp_path):
     assert file.with_suffix(".refused").exists()
     assert Trace.load(file).digest in [c.digests[1] for c in again.cells]
     lines = (tmp_path / "journal.jsonl").read_text().splitlines()
-    assert [json.loads(line)["event"] for line in lines if line != '{"half'][-2:] == ["refused", "done"]
+    assert [json.loads(line)["event"] for line in lines if line != '{"half'][-3:] == ["refused", "loaded", "done"]
 
 
 SCRIPT = """

@@ -126,7 +126,7 @@ class Engine {
   }
 
   py::dict run(const std::vector<py::dict>& requests, int64_t top_k, uint64_t seed,
-               const std::optional<py::function>& progress);
+               const std::optional<py::function>& progress, const std::optional<int64_t>& max_rows);
 
  private:
   /// A model runs one call at a time: its caches, counters and threads are its own.
@@ -161,7 +161,7 @@ class Engine {
 };
 
 py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint64_t seed,
-                     const std::optional<py::function>& progress) {
+                     const std::optional<py::function>& progress, const std::optional<int64_t>& max_rows) {
   require(top_k >= 1 && top_k <= config_.vocabulary, "top_k must be between 1 and ", config_.vocabulary, ", got ",
           top_k);
   std::vector<SequenceRequest> sequences;
@@ -178,7 +178,9 @@ py::dict Engine::run(const std::vector<py::dict>& requests, int64_t top_k, uint6
     py::gil_scoped_release release;
     backend_->enter();
     model().reseed(seed);
-    result = run_session(model(), sequences, top_k, report);
+    SessionOptions options{top_k};
+    if (max_rows) options.max_rows = *max_rows;
+    result = run_session(model(), sequences, options, report);
   }
   py::list steps, out;
   for (const StepRecord& step : result.steps)
@@ -258,7 +260,7 @@ PYBIND11_MODULE(_engine, m) {
       .def("lacks_lg2", &Engine::lacks_lg2, py::arg("keys"))
       .def("set_special", &Engine::set_special, py::arg("special"), py::keep_alive<1, 2>())
       .def("run", &Engine::run, py::arg("requests"), py::arg("top_k"), py::arg("seed"),
-           py::arg("progress") = py::none())
+           py::arg("progress") = py::none(), py::arg("max_num_batched_tokens") = py::none())
       .def("kernels", &qf::bindings::kernels_of)
       .def("executor", &qf::bindings::executor_of);
 }

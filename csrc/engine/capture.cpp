@@ -60,6 +60,7 @@ void capture_logprobs(Transformer& model, const at::Tensor& logits, const std::v
   begin.push_back(query.ids.size());
   const LogprobAnswer answer = model.logprobs(logits, query);
   for (size_t i = 0; i < count; ++i) {
+    if (captures[i].rows == nullptr) continue;
     const size_t top = i * static_cast<size_t>(top_k);
     append_row(captures[i], {answer.top_ids.data() + top, query.ids.data() + begin[i], query.ids.data() + begin[i + 1],
                              answer.top_values.data() + top, answer.single.data() + begin[i], top_k});

@@ -23,7 +23,8 @@ struct RequestedIds {
   std::vector<int32_t> ids;
 };
 
-/// One row of logits: what is wanted of it, and where it goes. A target below zero means: the row's largest logprob.
+/// One row of logits: what is wanted of it, and where it goes (null: nowhere). A target below zero means: the row's
+/// largest logprob.
 struct RowCapture {
   int32_t target;
   const RequestedIds* requested;

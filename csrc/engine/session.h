@@ -1,8 +1,9 @@
-// Replay (ids given) and generation (greedy), with every step run as the engine runs it: the prompt as one prefill,
-// then one token per sequence and step.
+// Replay (ids given) and generation (greedy), with every step run as the engine runs it: prompts first, whole or in
+// chunks, then one token per sequence and step.
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "engine/capture.h"
@@ -24,7 +25,7 @@ struct SequenceResult {
   LogprobRows decode;   // row i predicts generated[i]
 };
 
-/// Rows (M) of one forward pass.
+/// Rows (M) of one forward pass; `prefill` where any of them is of a prompt.
 struct StepRecord {
   bool prefill;
   int64_t rows;
@@ -33,14 +34,21 @@ struct StepRecord {
 struct SessionResult {
   std::vector<SequenceResult> sequences;
   std::vector<StepRecord> steps;
-  PathNotes prefill_notes, decode_notes;  // the first decode row is the prefill's last
+  PathNotes prefill_notes, decode_notes;  // steps with rows of a prompt, and those without
 };
 
-/// Called after every forward pass with the tokens done and the total; may throw to stop.
+/// How the steps of a session are made.
+struct SessionOptions {
+  int64_t top_k;
+  int64_t max_rows = std::numeric_limits<int64_t>::max();  // of a step: a longer prompt goes through in chunks
+};
+
+/// Called after every forward pass with the rows done and the total; may throw to stop.
 using Progress = std::function<void(int64_t done, int64_t total)>;
 
-/// Runs the sequences as one batch: all prompts in one prefill step, then all sequences decode together.
-SessionResult run_session(Transformer& model, const std::vector<SequenceRequest>& requests, int64_t top_k,
-                          const Progress& progress);
+/// Runs the sequences as one batch, by vLLM V1's schedule: in their order, each takes what is left of its prompt, or
+/// one row of decoding, while the step has room.
+SessionResult run_session(Transformer& model, const std::vector<SequenceRequest>& requests,
+                          const SessionOptions& options, const Progress& progress);
 
 }  // namespace qf

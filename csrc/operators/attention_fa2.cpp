@@ -35,6 +35,7 @@ void attention_fa2_notes(const AttentionArgs& args, Notes& notes) {
   if (largest.keys > tile.keys) notes.push_back("attention fa2: several blocks of keys (source only)");
   if (fa2_splits(largest, args.sequence_count) > 1)
     notes.push_back("attention fa2: split keys and their combination (source only)");
+  if (has_later_chunk(args)) notes.push_back("attention fa2: a prompt in chunks (source only)");
   if (args.sequence_count > 1) notes.push_back("attention fa2: several sequences in a call (source only)");
   notes.push_back("attention fa2: recorded on Hopper (PTX), not on the GPUs whose machine code runs there");
 }

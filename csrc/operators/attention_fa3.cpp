@@ -28,6 +28,7 @@ void attention_fa3_notes(const AttentionArgs& args, Notes& notes) {
   if (largest.keys > (largest.queries > 1 ? kPrompt : kDecode))
     notes.push_back("attention fa3: " + std::to_string(largest.keys) + " keys (recorded: " + std::to_string(kPrompt) +
                     ", with one query " + std::to_string(kDecode) + ")");
+  if (has_later_chunk(args)) notes.push_back("attention fa3: a prompt in chunks (none recorded)");
 }
 
 }  // namespace qf

@@ -90,6 +90,11 @@ AttentionSizes largest_sizes(const AttentionArgs& args) {
   return sizes;
 }
 
+bool has_later_chunk(const AttentionArgs& args) {
+  return std::any_of(args.sequences, args.sequences + args.sequence_count,
+                     [](const AttentionSequence& s) { return s.queries > 1 && s.keys > s.queries; });
+}
+
 void check_flash(const AttentionArgs& args, const std::vector<FlashPlan>& plans, bool lg2) {
   check_attention(args);
   require(args.dtype != DType::fp32, "flash attention runs in fp16 or bf16");

@@ -38,5 +38,7 @@ void attention_flash(const OperatorContext& context, const AttentionArgs& args, 
 AttentionSizes attention_sizes(const AttentionArgs& args, const AttentionSequence& sequence);
 /// Longest query and key lengths of the call.
 AttentionSizes largest_sizes(const AttentionArgs& args);
+/// Whether a sequence has several queries after earlier keys: a chunk of its prompt.
+bool has_later_chunk(const AttentionArgs& args);
 
 }  // namespace qf

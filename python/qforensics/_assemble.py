@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +26,13 @@ _MERGED = {  # vLLM merges these: the kernels see the sum of their columns
     "o_proj": ("self_attn.o_proj",),
     "gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
     "down_proj": ("mlp.down_proj",),
+}
+
+_NORMS = {
+    "input_norm": "input_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
 }
 
 
@@ -111,6 +120,16 @@ def _pack_codes(linear: QuantizedLinear) -> Any:
 
 
 @dataclass(frozen=True)
+class _Part:
+    """What a call of the engine's `setter` takes beside the layer, and where it came from."""
+
+    setter: str
+    name: str
+    source: str
+    value: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class _Assembly:
     """Where weights come from, where they go, and how they are stored there."""
 
@@ -127,8 +146,15 @@ class _Assembly:
         return DenseLinear(linear.dequantize(), linear.bias) if plain else linear
 
     def set_tensor(self, name: str, layer: int, source: str) -> None:
+        self.set_part(layer, self.read_tensor(name, source))
+
+    def read_tensor(self, name: str, source: str) -> _Part:
         with self.named(source):
-            self.engine.set_tensor(name, layer, stored(self.checkpoint.tensor(source), self.dtype))
+            return _Part("set_tensor", name, source, (stored(self.checkpoint.tensor(source), self.dtype),))
+
+    def set_part(self, layer: int, part: _Part) -> None:
+        with self.named(part.source):
+            getattr(self.engine, part.setter)(part.name, layer, *part.value)
 
     def packed(self, linear: QuantizedLinear | DenseLinear) -> tuple[Any, ...]:
         """Kernel, options, packed weight and bias, as the engine takes them. The source may then be let go."""
@@ -154,16 +180,33 @@ class _Assembly:
             self.engine.set_linear("lm_head", -1, *packed)
         return tied, notes
 
-    def set_layer(self, layer: int) -> None:
+    def layer_parts(self, layer: int) -> Iterator[_Part]:
         prefix = f"model.layers.{layer}."
         for name, parts in _MERGED.items():
-            with self.named(prefix + " and ".join(parts)):
-                self.engine.set_linear(name, layer, *self.packed(_merge([self.read(prefix + part) for part in parts])))
-        self.set_tensor("input_norm", layer, prefix + "input_layernorm.weight")
-        self.set_tensor("post_attention_norm", layer, prefix + "post_attention_layernorm.weight")
-        if self.checkpoint.config.qk_norm:
-            self.set_tensor("q_norm", layer, prefix + "self_attn.q_norm.weight")
-            self.set_tensor("k_norm", layer, prefix + "self_attn.k_norm.weight")
+            source = prefix + " and ".join(parts)
+            with self.named(source):
+                value = self.packed(_merge([self.read(prefix + part) for part in parts]))
+            yield _Part("set_linear", name, source, value)
+            del value  # the engine has taken it
+        for name, end in _NORMS.items():
+            if self.checkpoint.config.qk_norm or name not in ("q_norm", "k_norm"):
+                yield self.read_tensor(name, f"{prefix}{end}.weight")
+
+    def whole_layer(self, layer: int) -> list[_Part]:
+        return list(self.layer_parts(layer))
+
+    def layers(self, count: int, ahead: int) -> Iterator[Iterable[_Part]]:
+        """Parts of every layer in order; `ahead` layers are read at a time, or, with 0, each part when it is taken."""
+        if ahead == 0:
+            yield from (self.layer_parts(layer) for layer in range(count))
+            return
+        with ThreadPoolExecutor(max_workers=ahead) as pool:
+            queue: deque[Future[list[_Part]]] = deque()
+            for layer in range(count + ahead):
+                if layer < count:
+                    queue.append(pool.submit(self.whole_layer, layer))
+                if layer >= ahead:
+                    yield queue.popleft().result()
 
     @contextmanager
     def named(self, name: str) -> Iterator[None]:
@@ -184,6 +227,7 @@ def assemble(
     dense_kernel: str,
     dtype: str,
     dequantize: bool = False,
+    ahead: int = 0,
     progress: Progress | None = None,
 ) -> tuple[str, ...]:
     """Read every weight of the checkpoint into the engine; returns what no recording confirms about that.
@@ -198,6 +242,8 @@ def assemble(
         Of activations: 'float16', 'bfloat16' or 'float32'.
     dequantize
         Whether quantized layers become dense ones (GGUF, which runs as fp16).
+    ahead
+        Layers that are read side by side, by a thread each; 0: one part at a time, which takes the least memory.
 
     Raises
     ------
@@ -208,8 +254,9 @@ def assemble(
     layers = checkpoint.config.num_layers
     # the largest first, while nothing else is held: its file pages, its array and its panels exist side by side
     tied, notes = assembly.set_head()
-    for layer in range(layers):
-        assembly.set_layer(layer)
+    for layer, parts in enumerate(assembly.layers(layers, min(ahead, layers))):
+        for part in parts:
+            assembly.set_part(layer, part)
         if progress:
             progress(layer + 1, layers + 1)
     assembly.set_tensor("final_norm", -1, "model.norm.weight")

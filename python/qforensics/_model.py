@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qforensics import _core, _libtorch, variants
 from qforensics._assemble import assemble
 from qforensics._memory import release_unused
+from qforensics._requests import LIMIT, recorded_limit, request_of
 from qforensics._sfu import sfu_tables
 from qforensics._supported import check_quantization, engine_config, llama3_scaling
 from qforensics.checkpoints import Checkpoint
@@ -26,6 +27,7 @@ __all__ = ["ENGINE", "Model", "Progress"]
 
 ENGINE = "vllm-0.21"
 Progress = Callable[[int, int], None]
+LAYERS_AHEAD = 8
 NO_SCALING = (1.0, 1.0, 4.0, 8192)
 _DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
@@ -100,6 +102,7 @@ class Model:
             dense_kernel="fp32" if self._dtype == "float32" else "cublas",
             dtype=self._dtype,
             dequantize=self.variant.quantization is None and self.checkpoint.format == "gguf",
+            ahead=0 if self.executor == "cpu" else min(self._threads, LAYERS_AHEAD),
             progress=progress,
         )
         engine.finish()
@@ -114,8 +117,15 @@ class Model:
         cache = runtime.rotary_cache(dtype, config.rope_theta, config.head_dim, config.max_positions, *scaling)
         return cache, tuple(runtime.unconfirmed)
 
-    def teacher_force(self, trace: Trace, *, top_k: int | None = None, progress: Progress | None = None) -> Trace:
-        """Replay a trace's ids: the prompt as one prefill, then its generated ids one decode step each.
+    def teacher_force(
+        self,
+        trace: Trace,
+        *,
+        top_k: int | None = None,
+        max_num_batched_tokens: int | None = None,
+        progress: Progress | None = None,
+    ) -> Trace:
+        """Replay a trace's ids: its prompt in the chunks that it records, then its generated ids one step each.
 
         Parameters
         ----------
@@ -123,6 +133,8 @@ class Model:
             Ids to force. Its entries name the token ids whose logprobs are wanted beside the top-k.
         top_k
             Largest logprobs kept per row; the trace's own by default.
+        max_num_batched_tokens
+            See `generate`; by default what the trace records, no limit where it records none.
         progress
             Called with (tokens done, tokens in all).
 
@@ -131,14 +143,26 @@ class Model:
         Trace
             The same ids, with what this model computes for them.
         """
-        return self.teacher_force_batch([trace], top_k=top_k, progress=progress)[0]
+        limit = max_num_batched_tokens
+        return self.teacher_force_batch([trace], top_k=top_k, max_num_batched_tokens=limit, progress=progress)[0]
 
     def teacher_force_batch(
-        self, traces: Sequence[Trace], *, top_k: int | None = None, progress: Progress | None = None
+        self,
+        traces: Sequence[Trace],
+        *,
+        top_k: int | None = None,
+        max_num_batched_tokens: int | None = None,
+        progress: Progress | None = None,
     ) -> list[Trace]:
-        """Replay several traces as one batch: one prefill step over all prompts, then decode steps of all together."""
+        """Replay several traces as one batch; see `generate_batch` for its steps.
+
+        Raises
+        ------
+        ValueError
+            Also where the traces record different ``max_num_batched_tokens``, or one that is no limit.
+        """
         requests = [
-            _request(
+            request_of(
                 trace.prompt_ids,
                 forced=trace.generated_ids,
                 new_tokens=trace.generated_ids.size,
@@ -147,10 +171,18 @@ class Model:
             )
             for trace in traces
         ]
-        return self._run(requests, top_k or max(trace.top_k for trace in traces), progress, mode="teacher_force")
+        limit = recorded_limit(traces) if max_num_batched_tokens is None else max_num_batched_tokens
+        top_k = top_k or max(trace.top_k for trace in traces)
+        return self._run(requests, top_k, limit, progress, mode="teacher_force")
 
     def generate(
-        self, prompt_ids: Sequence[int], *, max_new_tokens: int, top_k: int = 20, progress: Progress | None = None
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        max_new_tokens: int,
+        top_k: int = 20,
+        max_num_batched_tokens: int | None = None,
+        progress: Progress | None = None,
     ) -> Trace:
         """Generate greedily (largest logprob, the lowest id among equals).
 
@@ -162,8 +194,18 @@ class Model:
             Decode rows of the trace; generation does not stop at end-of-text ids.
         top_k
             Largest logprobs kept per row.
+        max_num_batched_tokens
+            Rows of a step at most, vLLM's option of that name: a longer prompt goes through in chunks of so many. None:
+            every prompt in one step. The rows of a step choose kernels, their partitions and attention's splits, so
+            that chunks have bits of their own; under the ``fp32`` profile with its kernel they have the same.
         """
-        return self.generate_batch([prompt_ids], max_new_tokens=max_new_tokens, top_k=top_k, progress=progress)[0]
+        return self.generate_batch(
+            [prompt_ids],
+            max_new_tokens=max_new_tokens,
+            top_k=top_k,
+            max_num_batched_tokens=max_num_batched_tokens,
+            progress=progress,
+        )[0]
 
     def generate_batch(
         self,
@@ -171,13 +213,18 @@ class Model:
         *,
         max_new_tokens: int,
         top_k: int = 20,
+        max_num_batched_tokens: int | None = None,
         progress: Progress | None = None,
     ) -> list[Trace]:
-        """Generate for several prompts as one batch."""
+        """Generate for several prompts as one batch: all prompts in one step, then decode steps of all together.
+
+        With `max_num_batched_tokens` a step takes, in the order of the prompts, what is left of a prompt or one decoded
+        token of each, while there is room (source: vLLM 0.21's scheduler; no such run was recorded).
+        """
         if max_new_tokens < 0:
             raise ValueError(f"max_new_tokens must not be negative, got {max_new_tokens}")
-        requests = [_request(np.asarray(prompt), forced=(), new_tokens=max_new_tokens) for prompt in prompts]
-        return self._run(requests, top_k, progress, mode="generate")
+        requests = [request_of(np.asarray(prompt), forced=(), new_tokens=max_new_tokens) for prompt in prompts]
+        return self._run(requests, top_k, max_num_batched_tokens, progress, mode="generate")
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text by the checkpoint's own ``tokenizer.json``, for `generate`; no chat template is applied."""
@@ -198,7 +245,9 @@ class Model:
             sizes = f"{request['prompt'].size} prompt ids and {request['new_tokens']} new ones"
             raise ValueError(f"{sizes}: expected at most {self.checkpoint.config.max_positions} positions")
 
-    def _run(self, requests: list[dict[str, Any]], top_k: int, progress: Progress | None, *, mode: str) -> list[Trace]:
+    def _run(
+        self, requests: list[dict[str, Any]], top_k: int, limit: int | None, progress: Progress | None, *, mode: str
+    ) -> list[Trace]:
         for request in requests:
             self._check_length(request)
         seed = (self._seed + self._runs * 0x9E3779B97F4A7C15) % (1 << 64)  # a new run draws new races
@@ -206,9 +255,9 @@ class Model:
         if self._engine.lacks_lg2(max((r["prompt"].size + r["new_tokens"] for r in requests), default=0)):
             self._engine.set_special(sfu_tables(lg2=True))
             release_unused()
-        answer = self._engine.run(requests, top_k, seed, progress)
+        answer = self._engine.run(requests, top_k, seed, progress, limit)
         release_unused()
-        provenance = self._provenance(answer, mode=mode, batch=len(requests))
+        provenance = self._provenance(answer, mode=mode, batch=len(requests)) | {LIMIT: limit}
         return [
             Trace(
                 prompt_ids=request["prompt"].astype(np.int32),
@@ -254,33 +303,6 @@ class Model:
     def __repr__(self) -> str:
         what = f"{self.checkpoint.path.name} as {self.variant.name} on {self.device.name}"
         return f"Model({what}, {self.profile}, kernel {self.kernel})"
-
-
-def _request(
-    prompt: np.ndarray,
-    *,
-    forced: Iterable[int],
-    new_tokens: int,
-    prefill: LogprobRows | None = None,
-    decode: LogprobRows | None = None,
-) -> dict[str, Any]:
-    if prompt.size == 0:
-        raise ValueError("prompt_ids: expected at least one id, found none")
-    if prompt.ndim != 1 or not np.issubdtype(prompt.dtype, np.integer):
-        raise TypeError(f"prompt_ids: expected a vector of integers, found {prompt.dtype} {list(prompt.shape)}")
-    none = np.empty(0, np.int64), np.empty(0, np.int32)
-    prefill_offsets, prefill_ids = (prefill.offsets, prefill.ids) if prefill is not None else none
-    decode_offsets, decode_ids = (decode.offsets, decode.ids) if decode is not None else none
-    return {
-        "prompt": np.ascontiguousarray(prompt, np.int64),
-        "forced": np.ascontiguousarray(np.fromiter(forced, np.int64)),
-        "new_tokens": int(new_tokens),
-        "prompt_logprobs": True,
-        "prefill_offsets": prefill_offsets,
-        "prefill_ids": prefill_ids,
-        "decode_offsets": decode_offsets,
-        "decode_ids": decode_ids,
-    }
 
 
 def executor_record(engine: Any) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from typing import Any, Protocol
 
 from qforensics.trace import Trace
 
-__all__ = ["Replayer", "generate_repeats", "run_in_process", "with_process"]
+__all__ = ["Replayer", "child_environment", "generate_repeats", "run_in_process", "with_process"]
 
 
 class Replayer(Protocol):
     """What a study needs of a model; one with ``reports_progress = True`` takes `progress` (done, total) as well."""
 
     def generate(self, prompt_ids: Sequence[int], *, max_new_tokens: int) -> Trace:
-        """Greedy continuation of a prompt, with logprobs."""
+        """Greedy continuation of a prompt, with logprobs; takes `max_num_batched_tokens` where a study is given it."""
         ...
 
     def teacher_force(self, trace: Trace) -> Trace:
@@ -47,18 +47,30 @@ def with_process(trace: Trace) -> Trace:
     return replace(trace, provenance={"process": own, **trace.provenance})
 
 
-def generate_repeats(model: Replayer, jobs: Jobs, max_new_tokens: int) -> None:
-    """Generate each job's prompt and save the trace at its path."""
+def generate_repeats(model: Replayer, jobs: Jobs, options: Mapping[str, Any]) -> None:
+    """Generate each job's prompt and save the trace at its path; `options` are those of ``generate``."""
     for prompt, path in jobs:
-        trace = with_process(model.generate(prompt, max_new_tokens=max_new_tokens))
+        trace = with_process(model.generate(prompt, **options))
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         trace.save(path)
 
 
+def child_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a process that imports what this one can."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part), **more}
+
+
 def run_in_process(
-    loader: Callable[[], Replayer], jobs: Jobs, max_new_tokens: int, *, started: list[subprocess.Popen[bytes]]
+    loader: Callable[[], Replayer],
+    jobs: Jobs,
+    options: Mapping[str, Any],
+    *,
+    started: list[subprocess.Popen[bytes]],
+    environment: Mapping[str, str],
 ) -> None:
     """Load the model in a new process, which is added to `started`, and run `generate_repeats` there.
+
+    `environment` are variables of that process beside this one's.
 
     Raises
     ------
@@ -66,15 +78,15 @@ def run_in_process(
         When the loader cannot be sent to another process, or the process fails: with the end of what it printed.
     """
     try:
-        payload = pickle.dumps((loader, list(jobs), max_new_tokens))
+        payload = pickle.dumps((loader, list(jobs), options))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise RuntimeError(
             f"the loader cannot be sent to another process ({error}); use a module-level function"
         ) from None
-    environment: Mapping[str, Any] = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    variables = child_environment(environment)
     command = [sys.executable, "-m", "qforensics._repeat_worker"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment) as process:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=variables) as process:
         started.append(process)
         _, printed = process.communicate(payload)
     if process.returncode != 0:
@@ -83,8 +95,8 @@ def run_in_process(
 
 
 def _main() -> None:
-    loader, jobs, max_new_tokens = pickle.load(sys.stdin.buffer)
-    generate_repeats(loader(), jobs, max_new_tokens)
+    loader, jobs, options = pickle.load(sys.stdin.buffer)
+    generate_repeats(loader(), jobs, options)
 
 
 if __name__ == "__main__":

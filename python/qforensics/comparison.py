@@ -207,10 +207,21 @@ def _conditions(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[st
         found.append(
             f"reference and replay ran {sizes}: the rows (M) of their steps differ, and kernels depend on them"
         )
+    steps = [_prompt_steps(trace) for trace in (first, second)]
+    if batches[0] == batches[1] and all(steps) and steps[0] != steps[1]:
+        shown = " and ".join(", ".join(map(str, rows[:4])) + (", ..." if len(rows) > 4 else "") for rows in steps)
+        found.append(f"prompts of reference and replay went through in steps of {shown} rows: kernels depend on them")
     profile = str(second.get("profile", ""))
     if first.get("mode") == "compiled" and profile.endswith("-eager"):
         found.append(f"the reference's engine was compiled, the replay's profile is {profile}")
     return tuple(found)
+
+
+def _prompt_steps(provenance: Mapping[str, Any]) -> list[int]:
+    """Rows of every step that prefills; none where a trace does not record its steps."""
+    steps = provenance.get("rows")
+    pairs = [step for step in steps if isinstance(step, list) and len(step) == 2] if isinstance(steps, list) else []
+    return [rows for phase, rows in pairs if phase == "prefill" and type(rows) is int]
 
 
 def compare(first: Trace, second: Trace, *, l2_top: int | None = None) -> Comparison:

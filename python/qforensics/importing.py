@@ -2,7 +2,8 @@
 
 The form is the one that this project records vLLM in: ``traces`` (or ``alone`` and ``batch``) is a list of runs; a run
 has ``prompt_ids``, ``prompt`` (per position a map token id -> float32 bits of the logprob, the first null), ``ids`` and
-``decode`` (the same maps per generated id). A map holds the top 20 and the actual token.
+``decode`` (the same maps per generated id). A map holds the top 20 and the actual token. A file may say the engine's
+``max_num_batched_tokens``, by which a replay makes its steps.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = ["ImportFormatError", "import_trace"]
 MAX_FILE_BYTES = 1 << 30
 PARTS = ("traces", "alone", "batch", "again")
 TOP_K = 20
+LIMIT = "max_num_batched_tokens"
 
 
 class ImportFormatError(ValueError):
@@ -123,6 +125,14 @@ def _flag(data: Mapping[str, Any], key: str, index: int) -> bool | None:
     return found if isinstance(found, bool) else None
 
 
+def _limit(reader: _Reader, data: Mapping[str, Any]) -> dict[str, int]:
+    if LIMIT not in data:
+        return {}
+    if type(data[LIMIT]) is not int or data[LIMIT] < 1:
+        reader.refuse(LIMIT, "an integer of at least 1", data[LIMIT])
+    return {LIMIT: data[LIMIT]}
+
+
 def _provenance(reader: _Reader, data: Mapping[str, Any], part: str, index: int, digest: str) -> dict[str, Any]:
     variant = reader.get(data, "variant", str, "")
     gpu = reader.get(data, "gpu", str, "")
@@ -136,6 +146,7 @@ def _provenance(reader: _Reader, data: Mapping[str, Any], part: str, index: int,
         repeats = _flag(data, f"{part}_repeats", index)
     again = data.get("again")
     return {
+        **_limit(reader, data),
         "source": "recorded engine run",
         "variant": variant,
         "device": gpu,

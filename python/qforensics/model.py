@@ -44,8 +44,8 @@ def load_model(
     Parameters
     ----------
     model
-        ``"smollm2-135m-padded"`` (the embedded default, prepared on first use), a checkpoint directory, a hub id, or a
-        `Checkpoint`.
+        ``"smollm2-135m-padded"`` (the embedded default, prepared on first use), a checkpoint directory, a directory of
+        such by form (``awq``, ``gptq``, ...: `Variant.form`), a hub id, or a `Checkpoint`.
     variant
         One of ``qforensics.variants.VARIANTS``; by default the one that the checkpoint's format names.
     device
@@ -139,6 +139,9 @@ def _open(model: str | Path | Checkpoint, variant: variants.Variant | None) -> C
         return load(prepare.prepare([form])[form])
     if not Path(model).exists() and difflib.get_close_matches(str(model), [prepare.DEFAULT_MODEL]):
         raise ValueError(f"{model}: no such checkpoint; did you mean {prepare.DEFAULT_MODEL}, the embedded default?")
+    by_form = Path(model) / variant.form if variant is not None else None
+    if by_form is not None and by_form.is_dir() and not (Path(model) / "config.json").exists():
+        return load(by_form)
     return load(model)
 
 

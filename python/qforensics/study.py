@@ -11,7 +11,8 @@ from typing import Any
 
 from qforensics._json import write_json
 from qforensics._repeat_worker import Replayer
-from qforensics._study_run import Progress, StudyRun, StudyVariant, generate_job, replay_jobs
+from qforensics._study_jobs import Generate, Job, replays_of
+from qforensics._study_run import Progress, StudyRun, StudyVariant
 from qforensics._workdir import WorkDir, check_name
 from qforensics.comparison import Comparison, PhaseSummary, compare
 from qforensics.environment import capture_environment, code_digests
@@ -129,6 +130,8 @@ def study(
     repeats: int = 3,
     processes: int = 2,
     noise_prompts: int = 1,
+    max_num_batched_tokens: int | None = None,
+    gpus: Sequence[int] = (),
     progress: Callable[[Progress], None] | None = None,
 ) -> StudyResult:
     """Run a study: every claimed variant's references replayed under every variant, floors, and a verdict per claim.
@@ -154,6 +157,12 @@ def study(
         all of one recorded batch, in order, are replayed as one batch.
     repeats, processes, noise_prompts
         Repeats of the first `noise_prompts` prompts, two or more, spread over that many processes; 0: no floor.
+    max_num_batched_tokens
+        See `Model.generate`: of references and repeats; a replay takes what its reference records.
+    gpus
+        GPUs that work side by side, by their number among those that this process sees: each has a process of its own
+        for the (reference, hypothesis) pairs that it is given, and sees no other GPU; one that is named twice has two.
+        No result depends on them, so that a study may go on with other ones. None: everything runs in this process.
     progress
         Called after every finished cell, and while one is under way.
 
@@ -177,18 +186,25 @@ def study(
     texts = [[int(token) for token in prompt] for prompt in prompts]
     noisy = texts[:noise_prompts] if repeats else []
     settings = {"max_new_tokens": max_new_tokens, "repeats": repeats, "processes": processes, "prompts": len(texts)}
+    options = {"max_new_tokens": max_new_tokens}
+    if max_num_batched_tokens is not None:
+        options["max_num_batched_tokens"] = max_num_batched_tokens
+    settings |= options
     plan = _plan(variants, chosen, texts, given, settings | {"noise_prompts": len(noisy)})
     deterministic = [v for v in variants if v.deterministic_loader is not None]
     counts = {name: len(given.get(name, texts)) for name in chosen}
     total = sum(counts.values()) * len(names) + sum(counts[name] for name in chosen if name not in given)
     total += len(noisy) * repeats * (len(names) + len(deterministic))
     with WorkDir(work_dir, plan) as work:
-        run = StudyRun(variants, work, total, progress)
-        found = _references(run, chosen, given, texts, max_new_tokens)
-        _replay_all(run, found)
+        run = StudyRun(variants, work, total, progress, gpus)
+        try:
+            found = _references(run, chosen, given, texts, options)
+            _replay_all(run, found)
+        finally:
+            run.close()
         for kind, group in (("repeat", variants), ("deterministic", deterministic)):
             for variant in group if noisy else ():
-                run.repeat(variant, kind, noisy, repeats, processes, max_new_tokens)
+                run.repeat(variant, kind, noisy, repeats, processes, options)
         return _finish(run, found, settings, len(noisy), repeats)
 
 
@@ -217,29 +233,31 @@ def _references(
     chosen: Sequence[str],
     given: Mapping[str, list[Trace]],
     prompts: Sequence[Sequence[int]],
-    length: int,
+    options: Mapping[str, Any],
 ) -> dict[str, list[Trace]]:
     """References by claim, given or generated; a claim whose generation failed is absent (and in the errors)."""
+    makers = [variant for variant in run.variants if variant.name in chosen and variant.name not in given]
+    plan = []
+    for variant in makers:
+        jobs = [Job([("reference", variant.name, i)], Generate(p, options)) for i, p in enumerate(prompts)]
+        plan.append((variant, jobs))
+    run.compute("generate", plan)
     found = dict(given)
-    for variant in run.variants:
-        if variant.name not in chosen or variant.name in given:
-            continue
-        cells = [("reference", variant.name, i) for i in range(len(prompts))]
-        run.compute(variant, "generate", [(c, generate_job(p, length)) for c, p in zip(cells, prompts, strict=True)])
-        traces = [run.work.load(*cell) for cell in cells]
+    for variant in makers:
+        traces = [run.work.load("reference", variant.name, i) for i in range(len(prompts))]
         if all(trace is not None for trace in traces):
             found[variant.name] = [trace for trace in traces if trace is not None]
     return {name: found[name] for name in chosen if name in found}
 
 
 def _replay_all(run: StudyRun, references: Mapping[str, Sequence[Trace]]) -> None:
+    plan = []
     for variant in run.variants:
-        jobs = [
-            (("replay", claim, variant.name, i), job)
-            for claim, traces in references.items()
-            for i, job in enumerate(replay_jobs(traces))
-        ]
-        run.compute(variant, "replay", jobs)
+        jobs = []
+        for claim, traces in references.items():
+            jobs += replays_of(traces, [("replay", claim, variant.name, i) for i in range(len(traces))])
+        plan.append((variant, jobs))
+    run.compute("replay", plan)
 
 
 def _finish(

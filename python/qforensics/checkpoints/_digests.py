@@ -1,15 +1,18 @@
 """Digests of files that did not change, computed once per process: hashing a checkpoint takes as long as loading it."""
 
 import os
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-__all__ = ["remembered"]
+__all__ = ["adopt", "known", "remembered"]
 
 _SETTLED_NS = 2_000_000_000
 _Key = tuple[tuple[str, int, int, int, int, int], ...]
 _known: dict[tuple[str, _Key], str] = {}
+_computing: defaultdict[tuple[str, _Key], threading.Lock] = defaultdict(threading.Lock)
 
 
 def remembered(kind: str, files: Iterable[Path], compute: Callable[[], str]) -> str:
@@ -25,7 +28,23 @@ def remembered(kind: str, files: Iterable[Path], compute: Callable[[], str]) -> 
         What is computed over the files: another kind has other results.
     """
     paths = list(files)
-    begun, before = time.time_ns(), _state(paths)
+    before = _state(paths)
+    with _computing[kind, before]:  # a second thread waits for the first one's digest
+        return _remembered(kind, paths, before, compute)
+
+
+def known() -> dict[tuple[str, _Key], str]:
+    """What is remembered, for `adopt` in a process of this one's."""
+    return dict(_known)
+
+
+def adopt(others: dict[tuple[str, _Key], str]) -> None:
+    """Remember what another process found; files that changed since are read again."""
+    _known.update(others)
+
+
+def _remembered(kind: str, paths: list[Path], before: _Key, compute: Callable[[], str]) -> str:
+    begun = time.time_ns()
     if (kind, before) in _known:
         return _known[kind, before]
     digest = compute()

@@ -15,12 +15,22 @@ if TYPE_CHECKING:
     from qforensics.trace import Trace
 
 __all__ = [
-    "DEVICE", "EXECUTOR", "JSON", "MODEL", "check_output", "generate", "import_", "parse_ids", "prepare", "quantize",
+    "DEVICE", "EXECUTOR", "JSON", "LIMIT", "MODEL", "check_output", "generate", "import_", "parse_ids", "prepare",
+    "quantize",
 ]  # fmt: skip
 
 JSON = typer.Option(False, "--json", help="Print JSON.")
-MODEL = typer.Option("smollm2-135m-padded", help="The embedded default, a checkpoint directory, or a hub id.")
+MODEL = typer.Option(
+    "smollm2-135m-padded",
+    help="The embedded default, a checkpoint directory, one with a checkpoint per form (awq, gptq, ...), or a hub id.",
+)
 DEVICE = typer.Option("h200", help="GPU whose arithmetic is computed.")
+LIMIT = typer.Option(
+    None,
+    "--max-num-batched-tokens",
+    min=1,
+    help="Rows of a step at most, as vLLM's option: a longer prompt goes through in chunks, with bits of their own.",
+)
 EXECUTOR = typer.Option("cpu", help="Where it is computed: cpu, cuda or auto; no result depends on it.")
 
 
@@ -124,6 +134,7 @@ def generate(
     top_k: int = typer.Option(20, min=1, help="Largest logprobs kept per position."),
     seed: int = typer.Option(0, min=0, help="Draws the order of racing sums."),
     deterministic: bool = typer.Option(False, help="Add racing sums in one canonical order."),
+    max_num_batched_tokens: int | None = LIMIT,
     executor: str = EXECUTOR,
     threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     as_json: bool = JSON,
@@ -145,7 +156,11 @@ def generate(
     assert ids is not None
     with progress_bar("generate") as bar:
         trace = loaded.generate(
-            ids, max_new_tokens=max_new_tokens, top_k=top_k, progress=lambda done, total: bar(done, total, "")
+            ids,
+            max_new_tokens=max_new_tokens,
+            top_k=top_k,
+            max_num_batched_tokens=max_num_batched_tokens,
+            progress=lambda done, total: bar(done, total, ""),
         )
     trace.save(output)
     text = _text(loaded, trace)

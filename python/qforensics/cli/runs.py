@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from qforensics.cli._app import (
     study_progress,
 )
 from qforensics.cli.judging import OUTCOMES, read_trace
-from qforensics.cli.models import EXECUTOR, JSON, MODEL
+from qforensics.cli.models import EXECUTOR, JSON, LIMIT, MODEL
 from qforensics.cli.tables import variant_table
 
 if TYPE_CHECKING:
@@ -149,7 +150,11 @@ def study(
         3, min=0, callback=_check_repeats, help="Runs of the first prompt for the noise floor; 0: none, else 2 or more."
     ),
     processes: int = typer.Option(2, min=1, help="Processes that the repeats are spread over."),
+    max_num_batched_tokens: int | None = LIMIT,
     executor: str = EXECUTOR,
+    gpus: str | None = typer.Option(
+        None, help="GPUs that work side by side, as 0,1; by default all that there are, where the executor uses any."
+    ),
     threads: int | None = typer.Option(None, min=1, help="CPU threads; no result depends on them."),
     as_json: bool = JSON,
 ) -> None:
@@ -157,22 +162,27 @@ def study(
     if list_variants:
         variant_table(as_json)
         return
+    from qforensics._gpu import gpus_of
     from qforensics._json import write_atomic
     from qforensics.hypotheses import spread
     from qforensics.report import report_html, report_tables
     from qforensics.study import study as run_study
 
     chosen = spread(variants, devices)
+    with ThreadPoolExecutor() as pool:  # their checkpoints' digests take the time
+        found = list(pool.map(lambda h: h.study_variant(model, threads=threads, executor=executor), chosen))
     names = [h.name for h in spread(claimed, devices)] if claimed else None
     with progress_bar("study") as bar:
         result = run_study(
-            [h.study_variant(model, threads=threads, executor=executor) for h in chosen],
+            found,
             _prompts(prompts, model),
             work_dir=output_dir,
             max_new_tokens=max_new_tokens,
             claimed=names,
             repeats=repeats,
             processes=processes,
+            max_num_batched_tokens=max_num_batched_tokens,
+            gpus=gpus_of(executor, gpus),
             progress=study_progress(bar),
         )
     write_atomic(output_dir / "results" / "study.html", report_html(result).encode())
