@@ -2,7 +2,9 @@
 // bit of a result depends on which one it is.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,6 +30,8 @@ class Weight {
   virtual void multiply(const Plan& plan, const GemmArgs& args, const Races& races) = 0;
   /// Rows ids[0 .. count) of a dense weight, which lie inside it, into out, [count][k] in `format`.
   virtual void copy_rows(const int64_t* ids, int64_t count, Format format, void* out) const = 0;
+  /// On a GPU: what took the calls so far, by their rows: schemes of the emulator, native kernels.
+  virtual std::map<int64_t, std::set<std::string>> ran() const { return {}; }
 };
 
 /// Which logprobs of rows of logits are wanted.
@@ -78,9 +82,8 @@ class Backend {
   /// What attention keeps beside a cache of keys and values, or null.
   virtual std::unique_ptr<KeyValuePanels> new_panels(int64_t kv_heads, int64_t head_size) const = 0;
 
-  /// The machine's name, empty for a CPU; and how it takes the steps of a plan.
+  /// The machine's name, empty for a CPU.
   virtual std::string gpu() const { return {}; }
-  virtual std::string scheme(const Plan&) const { return {}; }
 };
 
 }  // namespace qf

@@ -205,13 +205,31 @@ void Transformer::logits(const at::Tensor& hidden, const LogitsBlock& block) {
   }
 }
 
-std::vector<std::pair<std::string, const Linear*>> Transformer::linear_kinds() const {
-  const LayerWeights& layer = weights_.layers.front();
-  return {{"qkv_proj", layer.qkv.get()},
-          {"o_proj", layer.o.get()},
-          {"gate_up_proj", layer.gate_up.get()},
-          {"down_proj", layer.down.get()},
-          {"lm_head", weights_.lm_head.get()}};
+namespace {
+
+using NamedLinears = std::vector<std::pair<std::string, const Linear*>>;
+
+void append(const LayerWeights& layer, NamedLinears& out) {
+  out.insert(out.end(), {{"qkv_proj", layer.qkv.get()},
+                         {"o_proj", layer.o.get()},
+                         {"gate_up_proj", layer.gate_up.get()},
+                         {"down_proj", layer.down.get()}});
+}
+
+}  // namespace
+
+NamedLinears Transformer::linear_kinds() const {
+  NamedLinears out;
+  append(weights_.layers.front(), out);
+  out.emplace_back("lm_head", weights_.lm_head.get());
+  return out;
+}
+
+NamedLinears Transformer::all_linears() const {
+  NamedLinears out;
+  for (const LayerWeights& layer : weights_.layers) append(layer, out);
+  out.emplace_back("lm_head", weights_.lm_head.get());
+  return out;
 }
 
 }  // namespace qf

@@ -68,6 +68,8 @@ class Transformer {
 
   /// (layer name, linear) of every linear layer kind: those of the first decoder layer, and the lm_head.
   std::vector<std::pair<std::string, const Linear*>> linear_kinds() const;
+  /// The same of every decoder layer.
+  std::vector<std::pair<std::string, const Linear*>> all_linears() const;
   /// Notes on everything that ran since the last call.
   PathNotes take_notes() { return std::exchange(notes_, {}); }
 

@@ -43,21 +43,26 @@ struct AnswerMemory {
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(const OperatorSet& operators)
-      : gpu_(cuda::require_gpu(0)), operators_(cuda::device_operator_set(operators)) {
+  CudaBackend(const OperatorSet& operators, bool native)
+      : native_(native), operators_(cuda::device_operator_set(operators)) {
     require_torch_cuda();
     empty_cache();
-    machine_ = {torch_allocator(), current_stream(), cuda::own_unit(gpu_.compute_capability), {}};
+    machine_.gpu = cuda::require_gpu(0);
+    machine_.own = cuda::own_unit(machine_.gpu.compute_capability);
+    machine_.memory = torch_allocator();
+    machine_.stream = current_stream();
     faults_ = std::make_unique<cuda::Faults>(machine_.memory, machine_.stream);
   }
 
   at::Device device() const override { return at::Device(at::kCUDA, 0); }
-  std::unique_ptr<Weight> take(PackedWeight weight) override { return std::make_unique<CudaWeight>(machine_, weight); }
+  std::unique_ptr<Weight> take(PackedWeight weight) override {
+    return std::make_unique<CudaWeight>(machine_, weight, native_);
+  }
   void set_special(const SfuView& special) override {
     if (special.ex2_curve.pieces == nullptr) return;
     sfu_.emplace(special, cuda::OwnSfu::when_equal, machine_.memory, machine_.stream);
   }
-  /// Half of what is free serves the weights' plain numbers; the rest is for the caches and activations of a run.
+  /// Half of what is free serves further forms of the weights; the rest is for the caches and activations of a run.
   void loaded() override {
     empty_cache();
     machine_.budget.left = cuda::free_memory() / 2;
@@ -88,10 +93,7 @@ class CudaBackend final : public Backend {
   }
   std::unique_ptr<KeyValuePanels> new_panels(int64_t, int64_t) const override { return nullptr; }
 
-  std::string gpu() const override { return gpu_.name; }
-  std::string scheme(const Plan& plan) const override {
-    return cuda::scheme_name(cuda::plan_scheme(plan, machine_.own));
-  }
+  std::string gpu() const override { return machine_.gpu.name; }
 
  private:
   cuda::DeviceOperatorContext context() const {
@@ -136,7 +138,7 @@ class CudaBackend final : public Backend {
     }
   }
 
-  cuda::Gpu gpu_;
+  bool native_;
   cuda::DeviceOperatorSet operators_;
   CudaMachine machine_{};
   std::unique_ptr<cuda::Faults> faults_;
@@ -145,8 +147,8 @@ class CudaBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cuda_backend(const OperatorSet& operators) {
-  return std::make_unique<CudaBackend>(operators);
+std::unique_ptr<Backend> make_cuda_backend(const OperatorSet& operators, bool native) {
+  return std::make_unique<CudaBackend>(operators, native);
 }
 
 }  // namespace qf
