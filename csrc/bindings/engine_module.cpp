@@ -270,6 +270,8 @@ PYBIND11_MODULE(_engine, m) {
       .def("set_special", &Engine::set_special, py::arg("special"), py::keep_alive<1, 2>())
       .def("run", &Engine::run, py::arg("requests"), py::arg("top_k"), py::arg("seed"),
            py::arg("progress") = py::none())
+      .def(
+          "set_recording", [](Engine& engine, bool on) { engine.model().set_recording(on); }, py::arg("on"))
       .def("kernels", &qf::bindings::kernels_of)
       .def("executor", &qf::bindings::executor_of);
 }

@@ -2,6 +2,7 @@
 // bit of a result depends on which one it is.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -12,6 +13,7 @@
 #include "kernels/gemm.h"
 #include "kernels/pack/packed_weight.h"
 #include "operators/attention_panels.h"
+#include "operators/cache_rows.h"
 #include "operators/operator_set.h"
 
 namespace qf {
@@ -48,13 +50,33 @@ struct LogprobAnswer {
   std::vector<float> single;      // as in the query
 };
 
+/// What a stretch of work ran that a reader of its numbers must know.
+struct PathNotes {
+  std::set<std::string> unconfirmed;  // definitions that no recording confirms
+  std::set<std::string> racing;       // kernels whose sums race
+};
+
+/// The calls between a layer's qkv product and its attention. Norms are those of queries and keys, or none.
+struct HeadCall {
+  std::vector<RmsNormArgs> norms;
+  RotaryArgs queries, keys;
+  std::vector<CacheRowsArgs> stores;  // sequence by sequence
+};
+
+/// Queued work that can be queued again, as it was but for what its memory holds.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void replay() = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
 
   /// Memory of tensors.
   virtual at::Device device() const = 0;
-  at::Tensor new_tensor(at::ScalarType type, at::IntArrayRef shape) const {
+  virtual at::Tensor new_tensor(at::ScalarType type, at::IntArrayRef shape) const {
     return at::empty(shape, at::TensorOptions().dtype(type).device(device()));
   }
   at::Tensor new_tensor(DType dtype, at::IntArrayRef shape) const { return new_tensor(scalar_type(dtype), shape); }
@@ -74,6 +96,20 @@ class Backend {
 #include "operators/operators.def"
 #undef QF_DEFINITION
 #undef QF_OPERATOR
+
+  virtual void store(const CacheRowsArgs& args) = 0;
+  /// Head norms, rotation and the way into the caches in one call, with the bits of the three; false, with nothing
+  /// done, where the backend has no such call for these definitions and sizes.
+  virtual bool run_heads(const HeadCall&) { return false; }
+  /// Overwrites a contiguous tensor of this backend, in the order of its work; host memory may be reused at once.
+  virtual void write(const at::Tensor& to, const void* host) = 0;
+
+  /// Ahead of a step's calls of attention, all with these sizes (pointers are not read): what a recording of the step
+  /// depends on, empty where it cannot be recorded.
+  virtual std::vector<int64_t> prepare_attention(const AttentionArgs&) { return {}; }
+  /// Records what the work queues, without running it; null where the backend records nothing or the work does what
+  /// cannot be recorded. Tensors that the work makes and keeps must not outlive the recording's last replay.
+  virtual std::unique_ptr<Recording> record(const std::function<void()>&) { return nullptr; }
 
   /// logits: [rows, vocabulary]. Waits for the answer.
   virtual LogprobAnswer logprobs(const at::Tensor& logits, const LogprobQuery& query) = 0;

@@ -77,7 +77,8 @@ def load_model(
     ImportError
         When torch or the engine is missing.
     RuntimeError
-        ``executor="cuda"`` or ``"native"`` without a GPU, code for it or a torch that has CUDA, or on a GPU that fails its self-test.
+        ``executor="cuda"`` or ``"native"`` without a GPU, code for it or a torch that has CUDA, or on a GPU that fails
+        its self-test.
     """
     gpu = find_device(device)
     chosen = variants.variant(variant) if variant is not None else None

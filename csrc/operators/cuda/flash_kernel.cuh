@@ -8,7 +8,7 @@
 // a row meets decides over NaN and -0, so the warps of 32 rows stop there too.
 #pragma once
 
-#include "base/cuda/check.h"
+#include "base/cuda/overlap.cuh"
 #include "operators/cuda/flash_softmax.cuh"
 
 namespace qf::cuda {
@@ -77,13 +77,13 @@ struct FlashTile {
   __device__ explicit FlashTile(const FlashJob& j)
       : job(j),
         item(j.items[blockIdx.x / j.kv_heads]),
-        sequence(j.sequences[item.sequence]),
+        sequence(j.sequence(item.sequence)),
         kv_head(blockIdx.x % j.kv_heads),
         total_rows(sequence.queries * j.group) {}
   /// Rows beyond the end repeat the last one; nobody stores them.
   __device__ int packed(int row) const { return min(item.first_row + row, total_rows - 1); }
   __device__ bool real(int row) const { return item.first_row + row < total_rows; }
-  __device__ int visible(int row) const { return sequence.keys - sequence.queries + packed(row) / job.group + 1; }
+  __device__ int visible(int row) const { return item.keys - sequence.queries + packed(row) / job.group + 1; }
   /// Keys that the row group of `row` sees.
   __device__ int most(int row) const {
     const int first = row / kRowGroup * kRowGroup;
@@ -135,9 +135,9 @@ struct FlashBlock {
     }
   }
   __device__ void load_keys(int key, int chunk) {
-    in_flight.load_keys(k, tile.job.k_stride, key, tile.sequence.keys, chunk * kChunk);
+    in_flight.load_keys(k, tile.job.k_stride, key, tile.item.keys, chunk * kChunk);
   }
-  __device__ void load_values(int key) { in_flight.load_values(v, tile.job.v_stride, key, tile.sequence.keys); }
+  __device__ void load_values(int key) { in_flight.load_values(v, tile.job.v_stride, key, tile.item.keys); }
 
   /// Chains over `count` k (a multiple of 16): rows of `left` times rows `first_right`... of the stage.
   template <int kTiles>
@@ -307,12 +307,14 @@ struct FlashBlock {
 };
 
 template <class Step, class Format, class L>
-__global__ void __launch_bounds__(L::threads, 1) flash_kernel(const FlashJob job) {
+__global__ void __launch_bounds__(L::threads, 1) flash_kernel(const __grid_constant__ FlashJob job) {
 #if __CUDA_ARCH__ < 900
   if constexpr (Step::needs_sixteen) return;  // no such GPU (scheme.h)
 #endif
   extern __shared__ __align__(16) char memory[];
   const FlashShared<Step, L> shared(memory, job.block_keys);
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
   const FlashTile tile(job);
   for (int i = threadIdx.x; i < FlashShared<Step, L>::kPieces; i += L::threads)
     shared.pieces[i] = job.sfu.ex2_curve.pieces[i];
@@ -332,8 +334,10 @@ void launch_flash(const FlashJob& job, int64_t items, void* stream) {
   const int bytes = FlashShared<Step, L>::bytes(job.block_keys);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory of flash attention");
-  kernel<<<static_cast<unsigned>(items * job.kv_heads), L::threads, bytes, static_cast<cudaStream_t>(stream)>>>(job);
-  check_launch("flash attention");
+  launch(
+      kernel,
+      {dim3(static_cast<unsigned>(items * job.kv_heads)), dim3(L::threads), static_cast<size_t>(bytes), job.overlapped},
+      stream, "flash attention", job);
 }
 
 template <class Step, class Format>
