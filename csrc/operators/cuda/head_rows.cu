@@ -62,22 +62,22 @@ __global__ void __launch_bounds__(kThreads)
   uint16_t* at = static_cast<uint16_t*>(args.qkv) + (row * all + (real ? head : 0)) * kHead + lane * kVector;
   HeadLane<Stored, kLanes, Sfu> mine{lane, {}};
   load<Stored>(at, true, mine.x);
+  const HeadLane<Stored, kLanes, Sfu> before = mine;
   // whole warps shuffle together, whatever their heads are
   const bool value = head >= heads + kv_heads, key = head >= heads && !value;
-  HeadLane<Stored, kLanes, Sfu> changed = mine;
   if (args.q_norm != nullptr) {
-    changed.norm(static_cast<const uint16_t*>(key ? args.k_norm : args.q_norm), args.epsilon, sfu);
+    mine.norm(static_cast<const uint16_t*>(key ? args.k_norm : args.q_norm), args.epsilon, sfu);
   }
   const int64_t turn = inside ? position : 0;
-  const HeadLane<Stored, kLanes, Sfu> normed = changed;
-  changed.rotate(static_cast<const uint16_t*>(args.rotary_cache) + turn * kHead);
+  const HeadLane<Stored, kLanes, Sfu> normed = mine;
+  mine.rotate(static_cast<const uint16_t*>(args.rotary_cache) + turn * kHead);
   if (!real) return;
-  const float (&out)[kVector] = value ? mine.x : inside ? changed.x : normed.x;
-  if (!value) store<Stored>(at, true, out);
+  const HeadLane<Stored, kLanes, Sfu>& out = value ? before : inside ? mine : normed;
+  if (!value) store<Stored>(at, true, out.x);
   if (head < heads || !inside) return;
   const CacheTarget& target = args.targets[args.one_target ? 0 : row];
   auto* to = static_cast<uint16_t*>(value ? target.values : target.keys);
-  store<Stored>(to + (position * kv_heads + (head - heads) % kv_heads) * kHead + lane * kVector, true, out);
+  store<Stored>(to + (position * kv_heads + (head - heads) % kv_heads) * kHead + lane * kVector, true, out.x);
 }
 
 }  // namespace
