@@ -139,7 +139,7 @@ class CudaBackend final : public Backend {
     return cuda::place_attention(context(), operators_.attention.name, args);
   }
   std::unique_ptr<Recording> record(const std::function<void()>& work) override {
-    const auto arena = std::make_shared<StepArena>(torch_);
+    const auto arena = std::make_shared<StepArena>(torch_, machine_.stream);
     try {
       return std::make_unique<CudaRecording>(machine_, arena, [&](void* stream) {
         const Elsewhere elsewhere(*this, arena, stream);

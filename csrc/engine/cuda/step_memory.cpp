@@ -9,6 +9,10 @@ constexpr size_t kAlignment = 512, kChunkBytes = size_t{8} << 20;
 
 }  // namespace
 
+StepArena::StepArena(const cuda::Allocator& source, void* stream) : source_(source) {
+  chunks_.push_back({cuda::Buffer<char>(source_, kChunkBytes, stream), 0});
+}
+
 void* StepArena::allocate(size_t bytes, void* stream) {
   const size_t rounded = std::max(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
   if (const auto found = free_.find(rounded); found != free_.end()) {
@@ -16,7 +20,7 @@ void* StepArena::allocate(size_t bytes, void* stream) {
     free_.erase(found);
     return pointer;
   }
-  if (chunks_.empty() || chunks_.back().used + rounded > chunks_.back().memory.size()) {
+  if (chunks_.back().used + rounded > chunks_.back().memory.size()) {
     chunks_.push_back({cuda::Buffer<char>(source_, std::max(rounded, kChunkBytes), stream), 0});
   }
   Chunk& chunk = chunks_.back();

@@ -12,7 +12,8 @@ namespace qf {
 /// Memory of one recording: what is released is given out again, within the recording alone.
 class StepArena {
  public:
-  explicit StepArena(const cuda::Allocator& source) : source_(source) {}
+  /// Takes memory for a small step at once: in most recordings nothing is asked of the source.
+  StepArena(const cuda::Allocator& source, void* stream);
 
   void* allocate(size_t bytes, void* stream);
   /// False where the pointer is not the arena's.

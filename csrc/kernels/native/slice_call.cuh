@@ -120,9 +120,9 @@ class SliceCall : public NativeCall {
       : SliceCall(plan, map,
                   has_rest(map) ? SliceTile{1, plan.m <= 8 ? 1 : 4}
                                 : slice_tile(plan.m, plan.n, gpu.sm_count, Arithmetic::kManyRows),
-                  gpu.compute_capability >= 90) {}
-  SliceCall(const Plan& plan, const SliceMap& map, SliceTile tile, bool overlapped)
-      : plan_(plan), map_(map), tile_(tile), overlapped_(overlapped) {}
+                  gpu) {}
+  SliceCall(const Plan& plan, const SliceMap& map, SliceTile tile, const Gpu& gpu)
+      : plan_(plan), map_(map), tile_(tile), overlapped_(gpu.compute_capability >= 90), sm_count_(gpu.sm_count) {}
 
   /// Arranged activations.
   NativeScratch scratch() const override { return {0, static_cast<size_t>(row_blocks() * tile_.rows * units()) * 512}; }
@@ -140,6 +140,7 @@ class SliceCall : public NativeCall {
                         .tiles = static_cast<int>((plan_.n + kTileColumns - 1) / kTileColumns),
                         .groups = static_cast<int>(plan_.k / plan_.group),
                         .group_shift = group_shift(plan_),
+                        .ahead = 0,
                         .map = map_};
     if constexpr (Arithmetic::kUnitsPerChunk > 1) {
       if (has_rest(map_)) {
@@ -172,7 +173,8 @@ class SliceCall : public NativeCall {
     launch_tile<ArrangedRows, T, R, D, kBlocks>(args, context);
   }
   template <template <int, int> class Rows, int T, int R, int D, int kBlocks, bool kRest = false>
-  void launch_tile(const SliceArgs& args, const NativeContext& context) const {
+  void launch_tile(SliceArgs args, const NativeContext& context) const {
+    if (row_blocks() == 1) args.ahead = sm_count_ * kBlocks;
     auto* kernel = slice_gemm<Arithmetic, Rows, T, R, D, kBlocks, kRest>;
     constexpr int bytes = std::max(SlicePartials<Arithmetic, T, R>::kBytes, Rows<R, 1>::kBytes);
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of slices");
@@ -184,6 +186,7 @@ class SliceCall : public NativeCall {
   SliceMap map_;
   SliceTile tile_;
   bool overlapped_;
+  int sm_count_;
 };
 
 }  // namespace qf::cuda

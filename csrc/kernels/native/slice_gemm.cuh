@@ -31,6 +31,7 @@ struct SliceArgs {
   int64_t ldo;
   int n, tiles, groups;
   int group_shift;  // unit >> group_shift = group
+  int ahead;        // blocks whose weights are fetched nearer by the one so many before them; 0: none
   SliceMap map;
 };
 
@@ -104,6 +105,23 @@ struct SliceWarp {
   __device__ void start() {
 #pragma unroll
     for (int d = 0; d < D; ++d) fetch_weights(d, 0);
+  }
+  /// Asks for the rest of the slice's weights, and for those of a block that starts when this one ends: they come
+  /// nearer while kernels ahead on the stream still run, and between the blocks of this one.
+  __device__ void prefetch() const {
+    if (lane != 0) return;
+    constexpr int kPair = 32 * static_cast<int>(sizeof(uint4)), kGroup = 8 * static_cast<int>(sizeof(uint2));
+    const int pairs = (units + 1) / 2;
+    const bool next = args.ahead > 0 && static_cast<int>(blockIdx.x) + args.ahead < static_cast<int>(gridDim.x);
+    const int64_t tiles = static_cast<int64_t>(args.ahead) * T;
+#pragma unroll
+    for (int t = 0; t < T; ++t) {
+      if (pairs > D) prefetch_to_cache(codes[t] + D * 32, (pairs - D) * kPair);
+      if (next) prefetch_to_cache(codes[t] + tiles * kSlices * args.map.pairs() * 32, pairs * kPair);
+    }
+    if (slice != 0) return;
+    prefetch_to_cache(numbers, T * args.groups * kGroup);
+    if (next) prefetch_to_cache(numbers + tiles * args.groups * 8, T * args.groups * kGroup);
   }
   template <bool kWhole>
   __device__ void round(int first) {
@@ -184,6 +202,7 @@ __global__ void __launch_bounds__(kSlices * 32, kBlocks) slice_gemm(const SliceA
   let_next_kernel_start();
   SliceWarp<Arithmetic, Rows, T, R, D> warp(args, shared);
   warp.start();
+  warp.prefetch();
   wait_for_earlier_kernels();
   warp.walk();
   if constexpr (kRest) warp.walk_rest();

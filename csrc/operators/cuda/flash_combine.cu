@@ -1,5 +1,6 @@
 // The parts of split keys become one output: shares from the parts' logarithms, then a sum over the parts, ascending.
 #include "base/cuda/overlap.cuh"
+#include "operators/cuda/block_sums.cuh"
 #include "operators/cuda/flash_kernels.h"
 #include "operators/cuda/flash_operand.cuh"
 
@@ -20,19 +21,27 @@ __global__ void combine_kernel(const __grid_constant__ FlashJob job, int sequenc
   const int64_t first = partial_row(sequence, job.group, kv_head, row, 0);
   for (int part = threadIdx.x; part < parts; part += blockDim.x) logs[part] = job.log_sums[first + part];
   __syncthreads();
+  const FlashSfu sfu{job.sfu, job.own_unit};
   float largest = -INFINITY;
   for (int part = 0; part < parts; ++part) largest = fmaxf(largest, logs[part]);
   for (int part = threadIdx.x; part < parts; part += blockDim.x) {
-    shares[part] = flash_exp(job.sfu, __fsub_rn(logs[part], largest));
+    shares[part] = flash_exp(sfu, __fsub_rn(logs[part], largest));
   }
   __syncthreads();
-  if (threadIdx.x == 0) {
-    const float sum = butterfly_sum(shares, parts, flash_merge_lanes(head_size));
-    normaliser = flash_normaliser(job.merge, job.sfu, largest, sum);
+  if (threadIdx.x < kWarp) {  // butterfly_sum
+    const int lanes = flash_merge_lanes(head_size);
+    float sum = 0.0f;
+    if (static_cast<int>(threadIdx.x) < lanes) {
+      for (int part = threadIdx.x; part < parts; part += lanes) sum = __fadd_rn(sum, shares[part]);
+    }
+    for (int offset = lanes / 2; offset > 0; offset /= 2) {
+      sum = __fadd_rn(sum, __shfl_xor_sync(kFullWarp, sum, offset));
+    }
+    if (threadIdx.x == 0) normaliser = flash_normaliser(job.merge, sfu, largest, sum);
   }
   __syncthreads();
   for (int part = threadIdx.x; part < parts; part += blockDim.x) {
-    shares[part] = flash_share(job.merge, job.sfu, logs[part], shares[part], normaliser);
+    shares[part] = flash_share(job.merge, sfu, logs[part], shares[part], normaliser);
   }
   __syncthreads();
   float sum = 0.0f;

@@ -34,7 +34,7 @@ struct FlashJob {
   float* log_sums;  // [partial rows]
   MatrixUnit unit;
   SfuView sfu;
-  bool own_ex2;
+  bool own_unit;  // its ex2 and rcp give the tables' bits
   FlashMerge merge;
   int32_t group, kv_heads, block_keys;
   int64_t q_stride, k_stride, v_stride, out_stride;
@@ -44,6 +44,34 @@ struct FlashJob {
   QF_HD_INLINE const FlashSequence& sequence(int i) const {
     return sequences == nullptr ? few_sequences[i] : sequences[i];
   }
+};
+
+/// Special functions of single numbers: the GPU's own unit where it is known to give the tables' bits.
+struct FlashSfu {
+  const SfuView& tables;
+  bool own;
+
+  QF_HD_INLINE float ex2(float x) const {
+#ifdef __CUDA_ARCH__
+    if (own) {
+      float y;
+      asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+      return y;
+    }
+#endif
+    return tables.ex2(x);
+  }
+  QF_HD_INLINE float rcp(float x) const {
+#ifdef __CUDA_ARCH__
+    if (own) {
+      float y;
+      asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+      return y;
+    }
+#endif
+    return tables.rcp(x);
+  }
+  QF_HD_INLINE float lg2(float x) const { return tables.lg2(x); }
 };
 
 /// A partial row's place in FlashJob::partials.

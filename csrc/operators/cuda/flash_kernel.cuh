@@ -9,6 +9,7 @@
 #pragma once
 
 #include "base/cuda/overlap.cuh"
+#include "operators/cuda/flash_kernels.h"
 #include "operators/cuda/flash_softmax.cuh"
 
 namespace qf::cuda {
@@ -134,6 +135,19 @@ struct FlashBlock {
                                           *reinterpret_cast<const uint4*>(from), 0);
     }
   }
+  /// Asks for the part's keys and values of earlier tokens while kernels ahead still run; these write the newest alone,
+  /// and to the same cache.
+  __device__ void prefetch() const {
+    const int first = tile.item.block_begin * tile.job.block_keys;
+    const int last = min(tile.item.block_end * tile.job.block_keys, tile.item.keys);
+    for (int key = first + static_cast<int>(threadIdx.x); key < last; key += L::threads) {
+#pragma unroll
+      for (int element = 0; element < L::head; element += 64) {  // lines of 128 bytes
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(k + key * tile.job.k_stride + element));
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(v + key * tile.job.v_stride + element));
+      }
+    }
+  }
   __device__ void load_keys(int key, int chunk) {
     in_flight.load_keys(k, tile.job.k_stride, key, tile.item.keys, chunk * kChunk);
   }
@@ -250,12 +264,12 @@ struct FlashBlock {
     if (lane.leads()) {
       const float sum = quad_total(shared.states.sums + 4 * lane.row);
       const FlashJob& job = tile.job;
-      shared.states.factor[lane.row] = sum == 0.0f ? kKeep : job.sfu.rcp(sum);  // no visible keys: the output stays 0
+      const FlashSfu sfu{job.sfu, job.own_unit};
+      shared.states.factor[lane.row] = sum == 0.0f ? kKeep : sfu.rcp(sum);  // no visible keys: the output stays 0
       if (tile.sequence.parts > 1 && tile.real(lane.row)) {
         const int64_t at = partial_row(tile.sequence, job.group, tile.kv_head, tile.packed(lane.row), tile.item.part);
-        job.log_sums[at] = sum == 0.0f
-                               ? -INFINITY
-                               : flash_log_sum(job.merge, job.sfu, job.scale, shared.states.largest[lane.row], sum);
+        job.log_sums[at] =
+            sum == 0.0f ? -INFINITY : flash_log_sum(job.merge, sfu, job.scale, shared.states.largest[lane.row], sum);
       }
     }
     __syncthreads();
@@ -314,7 +328,6 @@ __global__ void __launch_bounds__(L::threads, 1) flash_kernel(const __grid_const
   extern __shared__ __align__(16) char memory[];
   const FlashShared<Step, L> shared(memory, job.block_keys);
   let_next_kernel_start();
-  wait_for_earlier_kernels();
   const FlashTile tile(job);
   for (int i = threadIdx.x; i < FlashShared<Step, L>::kPieces; i += L::threads)
     shared.pieces[i] = job.sfu.ex2_curve.pieces[i];
@@ -323,8 +336,10 @@ __global__ void __launch_bounds__(L::threads, 1) flash_kernel(const __grid_const
     if (i < L::rows) shared.states.largest[i] = -INFINITY;
   }
   FlashBlock<Step, Format, L> block(tile, shared);
+  if constexpr (L::rows == kFewRows) block.prefetch();
+  wait_for_earlier_kernels();
   block.load_queries();
-  block.run({{shared.pieces, job.sfu.ex2_curve.carries}, job.own_ex2});
+  block.run({{shared.pieces, job.sfu.ex2_curve.carries}, job.own_unit});
 }
 
 /// Runs `items` items of the job.
