@@ -20,8 +20,8 @@ METHODS = {
     "awq": ("awq", "awq_marlin"), "gptq": ("gptq", "gptq_marlin"), "compressed-tensors": ("gptq_marlin",),
     "pytorch_int4": ("pytorch_int4",),
 }  # fmt: skip
-#: What runs natively at M = 1 on a Hopper GPU, by the variant.
-NATIVE = {"awq": "kernel awq", "awq_marlin": "kernel marlin", "gptq": "kernel exllama",
+#: What runs natively at M = 1 on a Hopper GPU, by the variant (the Marlin names run Machete there).
+NATIVE = {"awq": "kernel awq", "gptq": "kernel exllama",
           "pytorch_int4": "kernel tinygemm"}  # fmt: skip
 
 

@@ -31,7 +31,7 @@ struct SliceArgs {
   int64_t ldo;
   int n, tiles, groups;
   int group_shift;  // unit >> group_shift = group
-  int ahead;        // blocks whose weights are fetched nearer by the one so many before them; 0: none
+  int blocks;       // of T tiles; a thread block takes every gridDim.x-th
   SliceMap map;
 };
 
@@ -56,11 +56,18 @@ struct SliceWarp {
         lane(static_cast<int>(threadIdx.x % 32)),
         units(a.map.full_units(slice)),
         rows(a.rows, slice, lane, shared) {
-    const int first_tile = static_cast<int>(blockIdx.x) * T;
-    numbers = a.numbers + static_cast<int64_t>(first_tile) * a.groups * 8 + lane / 4;
+    go_to(static_cast<int>(blockIdx.x));
+  }
+
+  /// Begins block `block` of T tiles.
+  __device__ void go_to(int block) {
+    const int first_tile = block * T;
+    numbers = args.numbers + static_cast<int64_t>(first_tile) * args.groups * 8 + lane / 4;
 #pragma unroll
     for (int t = 0; t < T; ++t) {
-      codes[t] = a.codes + (static_cast<int64_t>(first_tile + t) * kSlices + slice) * a.map.pairs() * 32 + lane;
+      codes[t] = args.codes + (static_cast<int64_t>(first_tile + t) * kSlices + slice) * args.map.pairs() * 32 + lane;
+#pragma unroll
+      for (int i = 0; i < R * 4; ++i) sum[t][i / 4][i % 4] = 0.0f;
     }
   }
 
@@ -106,22 +113,23 @@ struct SliceWarp {
 #pragma unroll
     for (int d = 0; d < D; ++d) fetch_weights(d, 0);
   }
-  /// Asks for the rest of the slice's weights, and for those of a block that starts when this one ends: they come
-  /// nearer while kernels ahead on the stream still run, and between the blocks of this one.
-  __device__ void prefetch() const {
+  /// Asks for the slice's weights from pair `first` on, `ahead` blocks further: they come nearer while kernels ahead on
+  /// the stream still run, or while this block works on others.
+  __device__ void prefetch(int first, int ahead) const {
     if (lane != 0) return;
-    constexpr int kPair = 32 * static_cast<int>(sizeof(uint4)), kGroup = 8 * static_cast<int>(sizeof(uint2));
     const int pairs = (units + 1) / 2;
-    const bool next = args.ahead > 0 && static_cast<int>(blockIdx.x) + args.ahead < static_cast<int>(gridDim.x);
-    const int64_t tiles = static_cast<int64_t>(args.ahead) * T;
+    const int64_t tiles = static_cast<int64_t>(ahead) * T;
 #pragma unroll
     for (int t = 0; t < T; ++t) {
-      if (pairs > D) prefetch_to_cache(codes[t] + D * 32, (pairs - D) * kPair);
-      if (next) prefetch_to_cache(codes[t] + tiles * kSlices * args.map.pairs() * 32, pairs * kPair);
+      const uint4* from = codes[t] + (tiles * kSlices * args.map.pairs() + first) * 32;
+      if (pairs > first) prefetch_to_cache(from, (pairs - first) * 32 * static_cast<int>(sizeof(uint4)));
     }
     if (slice != 0) return;
-    prefetch_to_cache(numbers, T * args.groups * kGroup);
-    if (next) prefetch_to_cache(numbers + tiles * args.groups * 8, T * args.groups * kGroup);
+    prefetch_to_cache(numbers + tiles * args.groups * 8, T * args.groups * 8 * static_cast<int>(sizeof(uint2)));
+  }
+  __device__ void fetch_rows() {
+#pragma unroll
+    for (int i = 0; i < RowTiles::kAhead - 1; ++i) rows.fetch(i, unit_offset(i), i < units);
   }
   template <bool kWhole>
   __device__ void round(int first) {
@@ -137,9 +145,8 @@ struct SliceWarp {
     for (int t = 0; t < T; ++t) codes[t] += D * 32;
     rows.next_round(kUnits * kSlices);
   }
+  /// After start() and fetch_rows().
   __device__ void walk() {
-#pragma unroll
-    for (int i = 0; i < RowTiles::kAhead - 1; ++i) rows.fetch(i, unit_offset(i), i < units);
     int first = 0;
     for (; first + kUnits <= units; first += kUnits) round<true>(first);
     if (first < units) round<false>(first);
@@ -194,6 +201,23 @@ struct SlicePartials {
   }
 };
 
+/// Adds the slices of block `block` and writes the outputs.
+template <class Arithmetic, class Partials>
+__device__ void write_totals(const SliceArgs& args, const Partials& partials, int block) {
+  for (int i = static_cast<int>(threadIdx.x); i < Partials::kRows * Partials::kColumns; i += kSlices * 32) {
+    const int row = i / Partials::kColumns, column = i % Partials::kColumns;
+    const int64_t out_row = static_cast<int64_t>(blockIdx.y) * Partials::kRows + row;
+    const int out_column = block * Partials::kColumns + column;
+    if (out_row >= args.rows.m || out_column >= args.n) continue;
+    args.out[out_row * args.ldo + out_column] = Arithmetic::finish(partials.total(row, column), args.bias, out_column);
+  }
+}
+
+/// Whether a thread block may take one block of tiles after another. (With one tile of columns three thread blocks
+/// share an SM, and registers do not last.)
+template <class RowTiles, int T, int R, bool kRest>
+constexpr bool kStreams = T > 1 && R == 1 && RowTiles::kBytes == 0 && !kRest;
+
 /// kRest: whole chunks leave something over.
 template <class Arithmetic, template <int, int> class Rows, int T, int R, int D, int kBlocks, bool kRest>
 __global__ void __launch_bounds__(kSlices * 32, kBlocks) slice_gemm(const SliceArgs args) {
@@ -202,20 +226,33 @@ __global__ void __launch_bounds__(kSlices * 32, kBlocks) slice_gemm(const SliceA
   let_next_kernel_start();
   SliceWarp<Arithmetic, Rows, T, R, D> warp(args, shared);
   warp.start();
-  warp.prefetch();
+  warp.prefetch(D, 0);
   wait_for_earlier_kernels();
-  warp.walk();
-  if constexpr (kRest) warp.walk_rest();
-  if constexpr (Rows<R, 1>::kBytes > 0) __syncthreads();  // the rows' memory becomes the partial sums'
-  const Partials partials{reinterpret_cast<typename Arithmetic::Partial*>(shared)};
-  partials.store(warp.slice, warp.lane, warp.sum);
-  __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < Partials::kRows * Partials::kColumns; i += kSlices * 32) {
-    const int row = i / Partials::kColumns, column = i % Partials::kColumns;
-    const int64_t out_row = static_cast<int64_t>(blockIdx.y) * Partials::kRows + row;
-    const int out_column = static_cast<int>(blockIdx.x) * Partials::kColumns + column;
-    if (out_row >= args.rows.m || out_column >= args.n) continue;
-    args.out[out_row * args.ldo + out_column] = Arithmetic::finish(partials.total(row, column), args.bias, out_column);
+  warp.fetch_rows();
+  // where rows and partial sums share memory, a thread block has one block
+  constexpr bool several = kStreams<Rows<R, 1>, T, R, kRest>;
+  const int step = static_cast<int>(gridDim.x);
+  char* memory = shared;
+  for (int block = static_cast<int>(blockIdx.x); block < args.blocks; block += step) {
+    const bool more = several && block + step < args.blocks;
+    if (more) warp.prefetch(0, step);
+    warp.walk();
+    if constexpr (kRest) warp.walk_rest();
+    if constexpr (Rows<R, 1>::kBytes > 0) __syncthreads();  // the rows' memory becomes the partial sums'
+    const Partials partials{reinterpret_cast<typename Arithmetic::Partial*>(memory)};
+    partials.store(warp.slice, warp.lane, warp.sum);
+    if constexpr (several) {
+      if (more) {  // its weights and rows are under way while this block's slices are added
+        warp.go_to(block + step);
+        warp.start();
+        warp.rows.restart(warp.slice);
+        warp.fetch_rows();
+      }
+      memory = memory == shared ? shared + Partials::kBytes : shared;
+    }
+    __syncthreads();
+    write_totals<Arithmetic>(args, partials, block);
+    if (!several) break;
   }
 }
 
