@@ -141,7 +141,6 @@ class SliceCall : public NativeCall {
                         .tiles = static_cast<int>((plan_.n + kTileColumns - 1) / kTileColumns),
                         .groups = static_cast<int>(plan_.k / plan_.group),
                         .group_shift = group_shift(plan_),
-                        .blocks = 0,
                         .map = map_};
     if constexpr (Arithmetic::kUnitsPerChunk > 1) {
       if (has_rest(map_)) {
@@ -193,16 +192,11 @@ class SliceCall : public NativeCall {
     launch_tile<ArrangedRows, T, R, D, kBlocks>(args, context);
   }
   template <template <int, int> class Rows, int T, int R, int D, int kBlocks, bool kRest = false>
-  void launch_tile(SliceArgs args, const NativeContext& context) const {
-    args.blocks = (args.tiles + T - 1) / T;
-    const int resident = sm_count_ * kBlocks, rounds = (args.blocks + resident - 1) / resident;
-    const bool several = kStreams<Rows<R, 1>, T, R, kRest> && row_blocks() == 1;
-    const int columns = several ? (args.blocks + rounds - 1) / rounds : args.blocks;
+  void launch_tile(const SliceArgs& args, const NativeContext& context) const {
     auto* kernel = slice_gemm<Arithmetic, Rows, T, R, D, kBlocks, kRest>;
-    constexpr int partials = SlicePartials<Arithmetic, T, R>::kBytes * (kStreams<Rows<R, 1>, T, R, kRest> ? 2 : 1);
-    constexpr int bytes = std::max(partials, Rows<R, 1>::kBytes);
+    constexpr int bytes = std::max(SlicePartials<Arithmetic, T, R>::kBytes, Rows<R, 1>::kBytes);
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of slices");
-    const dim3 grid(static_cast<unsigned>(columns), static_cast<unsigned>(row_blocks()));
+    const dim3 grid(static_cast<unsigned>((args.tiles + T - 1) / T), static_cast<unsigned>(row_blocks()));
     launch(kernel, {grid, dim3(kSlices * 32), bytes, overlapped_}, context.stream, "slice_gemm", args);
   }
 

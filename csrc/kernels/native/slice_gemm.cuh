@@ -31,7 +31,6 @@ struct SliceArgs {
   int64_t ldo;
   int n, tiles, groups;
   int group_shift;  // unit >> group_shift = group
-  int blocks;       // of T tiles; a thread block takes every gridDim.x-th
   SliceMap map;
 };
 
@@ -56,18 +55,11 @@ struct SliceWarp {
         lane(static_cast<int>(threadIdx.x % 32)),
         units(a.map.full_units(slice)),
         rows(a.rows, slice, lane, shared) {
-    go_to(static_cast<int>(blockIdx.x));
-  }
-
-  /// Begins block `block` of T tiles.
-  __device__ void go_to(int block) {
-    const int first_tile = block * T;
-    numbers = args.numbers + static_cast<int64_t>(first_tile) * args.groups * 8 + lane / 4;
+    const int first_tile = static_cast<int>(blockIdx.x) * T;
+    numbers = a.numbers + static_cast<int64_t>(first_tile) * a.groups * 8 + lane / 4;
 #pragma unroll
     for (int t = 0; t < T; ++t) {
-      codes[t] = args.codes + (static_cast<int64_t>(first_tile + t) * kSlices + slice) * args.map.pairs() * 32 + lane;
-#pragma unroll
-      for (int i = 0; i < R * 4; ++i) sum[t][i / 4][i % 4] = 0.0f;
+      codes[t] = a.codes + (static_cast<int64_t>(first_tile + t) * kSlices + slice) * a.map.pairs() * 32 + lane;
     }
   }
 
@@ -113,24 +105,6 @@ struct SliceWarp {
 #pragma unroll
     for (int d = 0; d < D; ++d) fetch_weights(d, 0);
   }
-  /// Asks for the slice's weights from pair `first` on, `ahead` blocks further: they come nearer while kernels ahead on
-  /// the stream still run, or while this block works on others.
-  __device__ void prefetch(int first, int ahead) const {
-    if (lane != 0) return;
-    const int pairs = (units + 1) / 2;
-    const int64_t tiles = static_cast<int64_t>(ahead) * T;
-#pragma unroll
-    for (int t = 0; t < T; ++t) {
-      const uint4* from = codes[t] + (tiles * kSlices * args.map.pairs() + first) * 32;
-      if (pairs > first) prefetch_to_cache(from, (pairs - first) * 32 * static_cast<int>(sizeof(uint4)));
-    }
-    if (slice != 0) return;
-    prefetch_to_cache(numbers + tiles * args.groups * 8, T * args.groups * 8 * static_cast<int>(sizeof(uint2)));
-  }
-  __device__ void fetch_rows() {
-#pragma unroll
-    for (int i = 0; i < RowTiles::kAhead - 1; ++i) rows.fetch(i, unit_offset(i), i < units);
-  }
   template <bool kWhole>
   __device__ void round(int first) {
 #pragma unroll
@@ -145,8 +119,9 @@ struct SliceWarp {
     for (int t = 0; t < T; ++t) codes[t] += D * 32;
     rows.next_round(kUnits * kSlices);
   }
-  /// After start() and fetch_rows().
   __device__ void walk() {
+#pragma unroll
+    for (int i = 0; i < RowTiles::kAhead - 1; ++i) rows.fetch(i, unit_offset(i), i < units);
     int first = 0;
     for (; first + kUnits <= units; first += kUnits) round<true>(first);
     if (first < units) round<false>(first);
@@ -201,7 +176,7 @@ struct SlicePartials {
   }
 };
 
-/// Adds the slices of block `block` and writes the outputs.
+/// Adds the slices of block `block` of columns and writes the outputs.
 template <class Arithmetic, class Partials>
 __device__ void write_totals(const SliceArgs& args, const Partials& partials, int block) {
   for (int i = static_cast<int>(threadIdx.x); i < Partials::kRows * Partials::kColumns; i += kSlices * 32) {
@@ -213,11 +188,6 @@ __device__ void write_totals(const SliceArgs& args, const Partials& partials, in
   }
 }
 
-/// Whether a thread block may take one block of tiles after another. (With one tile of columns three thread blocks
-/// share an SM, and registers do not last.)
-template <class RowTiles, int T, int R, bool kRest>
-constexpr bool kStreams = T > 1 && R == 1 && RowTiles::kBytes == 0 && !kRest;
-
 /// kRest: whole chunks leave something over.
 template <class Arithmetic, template <int, int> class Rows, int T, int R, int D, int kBlocks, bool kRest>
 __global__ void __launch_bounds__(kSlices * 32, kBlocks) slice_gemm(const SliceArgs args) {
@@ -226,34 +196,14 @@ __global__ void __launch_bounds__(kSlices * 32, kBlocks) slice_gemm(const SliceA
   let_next_kernel_start();
   SliceWarp<Arithmetic, Rows, T, R, D> warp(args, shared);
   warp.start();
-  warp.prefetch(D, 0);
   wait_for_earlier_kernels();
-  warp.fetch_rows();
-  // where rows and partial sums share memory, a thread block has one block
-  constexpr bool several = kStreams<Rows<R, 1>, T, R, kRest>;
-  const int step = static_cast<int>(gridDim.x);
-  char* memory = shared;
-  for (int block = static_cast<int>(blockIdx.x); block < args.blocks; block += step) {
-    const bool more = several && block + step < args.blocks;
-    if (more) warp.prefetch(0, step);
-    warp.walk();
-    if constexpr (kRest) warp.walk_rest();
-    if constexpr (Rows<R, 1>::kBytes > 0) __syncthreads();  // the rows' memory becomes the partial sums'
-    const Partials partials{reinterpret_cast<typename Arithmetic::Partial*>(memory)};
-    partials.store(warp.slice, warp.lane, warp.sum);
-    if constexpr (several) {
-      if (more) {  // its weights and rows are under way while this block's slices are added
-        warp.go_to(block + step);
-        warp.start();
-        warp.rows.restart(warp.slice);
-        warp.fetch_rows();
-      }
-      memory = memory == shared ? shared + Partials::kBytes : shared;
-    }
-    __syncthreads();
-    write_totals<Arithmetic>(args, partials, block);
-    if (!several) break;
-  }
+  warp.walk();
+  if constexpr (kRest) warp.walk_rest();
+  if constexpr (Rows<R, 1>::kBytes > 0) __syncthreads();  // the rows' memory becomes the partial sums'
+  const Partials partials{reinterpret_cast<typename Arithmetic::Partial*>(shared)};
+  partials.store(warp.slice, warp.lane, warp.sum);
+  __syncthreads();
+  write_totals<Arithmetic>(args, partials, static_cast<int>(blockIdx.x));
 }
 
 }  // namespace qf::cuda

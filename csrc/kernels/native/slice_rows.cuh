@@ -40,10 +40,6 @@ class PlainRows {
         load_pair(x_[i % kAhead][r][step], rows_[r] + (offset * 2 + step) * 32, wanted);
       }
   }
-  __device__ void restart(int slice) {
-#pragma unroll
-    for (int r = 0; r < R; ++r) rows_[r] = begin_[r] + slice * kPer * kUnit * 2;
-  }
   __device__ void take(int, int) {}
   __device__ uint2 at(int i, int r, int step) const { return x_[i % kAhead][r][step]; }
   __device__ void next_round(int units) {
