@@ -1,9 +1,13 @@
 """Times of the engine on a GPU at Qwen3-8B's shapes, random weights of real scale, as JSON.
 
     PYTHONPATH=python:tests python benchmarks/cuda_engine.py --kernel marlin --device a100
+    PYTHONPATH=python:tests python benchmarks/cuda_engine.py --executor native --kernel awq --device h200
 
 One prompt without its logprobs, the same with them, and forced decode steps behind it; one run each after a short one
-that starts everything. Memory is torch's peak: weights, their expanded form, the caches and whatever a step holds.
+that starts everything; the last run again with every step call by call instead of from its recording (CUDA graph).
+A step's fraction of the roofline: codes, scales, zero points and the lm_head read once, at the bandwidth that a read
+can reach (4.0 TB/s on an H200). Memory is torch's peak: weights, their expanded form, the caches and whatever a step
+holds.
 """
 
 from __future__ import annotations
@@ -19,9 +23,10 @@ from qforensics import _core
 from qforensics._gpu import chosen_executor
 from qforensics._model import executor_record
 from qforensics.plans import make_plan
-from random_engine import RandomEngine, bits, embedding
+from random_engine import GROUP, RandomEngine, bits, embedding
 
 GIB = 2**30
+BANDWIDTH = 4.0e12
 
 
 class Clock:
@@ -42,14 +47,24 @@ def peak_gib() -> float:
     return round(peak, 2)
 
 
+def weight_bytes(config: dict[str, Any]) -> float:
+    """What a decode step reads of the weights: codes, fp16 scales and 4-bit zero points, and the fp16 lm_head."""
+    hidden, middle, head = config["hidden"], config["intermediate"], config["head_size"]
+    queries, keys = config["heads"] * head, config["kv_heads"] * head
+    numbers = hidden * (queries + 2 * keys) + queries * hidden + 3 * middle * hidden
+    return config["layers"] * numbers * (0.5 + 2.5 / GROUP) + 2.0 * config["vocabulary"] * hidden
+
+
 def timed(engine: RandomEngine, prompt: list[int], new_tokens: int, *, prompt_logprobs: bool) -> dict[str, Any]:
     clock = Clock()
     engine.run([prompt], new_tokens, prompt_logprobs=prompt_logprobs, progress=clock)
     steps = np.diff(clock.times)
+    median = float(np.median(steps)) if len(steps) else None
     return {
         "prompt_ids": len(prompt), "prompt_logprobs": prompt_logprobs, "prefill_s": round(clock.times[0], 3),
         "decode_steps": len(steps), "decode_s": round(float(steps.sum()), 3),
-        "decode_ms_median": round(float(np.median(steps)) * 1e3, 3) if len(steps) else None,
+        "decode_ms_median": None if median is None else round(median * 1e3, 3),
+        "roofline": None if median is None else round(weight_bytes(engine.config) / BANDWIDTH / median, 3),
         "peak_gib": peak_gib(),
     }  # fmt: skip
 
@@ -96,6 +111,7 @@ def prompt_logprobs_cost(executor: str, device: str, rows: int) -> dict[str, Any
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--executor", default="cuda", choices=("cuda", "native"))
     parser.add_argument("--logprobs-of", help="only what prompt logprobs cost, by this executor")
     parser.add_argument("--kernel", default="marlin")
     parser.add_argument("--device", default="a100")
@@ -107,9 +123,9 @@ def main() -> None:
         chosen_executor(args.logprobs_of)
         print(json.dumps(prompt_logprobs_cost(args.logprobs_of, args.device, args.prompt - 1)))
         return
-    chosen_executor("cuda")
+    chosen_executor(args.executor)
     begin = time.perf_counter()
-    engine = RandomEngine("cuda", layers=args.layers, kernel=args.kernel, device=args.device)
+    engine = RandomEngine(args.executor, layers=args.layers, kernel=args.kernel, device=args.device)
     load = time.perf_counter() - begin
     prompt = np.random.default_rng(2).integers(0, 151936, args.prompt).tolist()
     engine.run([prompt[:64]], 3)
@@ -117,9 +133,15 @@ def main() -> None:
         "gpu": _core.gpu_info(0)["name"], "emulated": args.device, "kernel": args.kernel, "layers": args.layers,
         "load_s": round(load, 1), "after_start_gib": peak_gib(), "runs": [],
     }  # fmt: skip
-    for logprobs, new in ((False, 1), (True, args.new + 1)):
-        result["runs"].append(timed(engine, prompt, new, prompt_logprobs=logprobs))
-        print(json.dumps(result["runs"][-1]), flush=True)
+    short = prompt[:512]
+    for ids, logprobs, new, recorded in (
+        (prompt, False, 1, True), (prompt, True, args.new + 1, True), (prompt, False, args.new + 1, False),
+        (short, False, args.new + 1, True), (short, False, args.new + 1, False),
+    ):  # fmt: skip
+        engine.engine.set_recording(on=recorded)
+        run = {"recorded": recorded, **timed(engine, ids, new, prompt_logprobs=logprobs)}
+        result["runs"].append(run)
+        print(json.dumps(run), flush=True)
     print(json.dumps(result | {"executor": executor_record(engine.engine)}))
 
 

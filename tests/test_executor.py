@@ -21,7 +21,7 @@ def test_a_trace_says_where_it_was_computed(tmp_path):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="unknown executor 'gpu'; one of: cpu, cuda, auto"):
+    with pytest.raises(ValueError, match="unknown executor 'gpu'; one of: cpu, cuda, native, auto"):
         _gpu.chosen_executor("gpu")
 
 

@@ -26,9 +26,10 @@ namespace {
 std::unique_ptr<Backend> make_backend(const std::string& executor, const OperatorSet& operators, const std::string& isa,
                                       int threads) {
   if (executor == "cpu") return std::make_unique<CpuBackend>(operators, parse_isa(isa), threads);
-  require(executor == "cuda", "unknown executor '", executor, "'; one of: cpu, cuda");
+  const bool native = executor == "native";
+  require(native || executor == "cuda", "unknown executor '", executor, "'; one of: cpu, cuda, native");
 #ifdef QF_WITH_CUDA
-  return make_cuda_backend(operators);
+  return make_cuda_backend(operators, native);
 #else
   throw Error("this build of qforensics has no CUDA code: build it where nvcc 12.8 or newer is on PATH (QF_CUDA=ON)");
 #endif
@@ -64,6 +65,7 @@ class Engine {
       : config_(parse_config(config)),
         dtype_(parse_dtype(dtype)),
         operators_(std::move(operators)),
+        executor_(executor),
         special_(special != nullptr ? special->view() : SfuView{}),
         backend_(make_backend(executor, operators_, isa, threads)),
         machine_{backend_.get(), device, deterministic, 0} {
@@ -120,6 +122,7 @@ class Engine {
   }
 
   const Backend& backend() const { return *backend_; }
+  const std::string& executor() const { return executor_; }
   Transformer& model() const {
     require(model_ != nullptr, "the engine is not finished: weights are still missing");
     return *model_;
@@ -152,6 +155,7 @@ class Engine {
   ModelConfig config_;
   DType dtype_;
   OperatorSet operators_;
+  std::string executor_;
   SfuView special_;
   std::unique_ptr<Backend> backend_;
   Machine machine_;
@@ -217,18 +221,25 @@ py::dict kernels_of(const Engine& engine) {
   return out;
 }
 
-/// What ran the plans: {"name", "gpu", "schemes"}; the last two only on a GPU.
+/// What ran the plans: {"name"}, and on a GPU {"gpu", "schemes": {kernel: what took its plans}, "layers": {kind: {rows:
+/// the same}}}.
 py::dict executor_of(const Engine& engine) {
   const Backend& backend = engine.backend();
   py::dict out;
-  out["name"] = backend.gpu().empty() ? "cpu" : "cuda";
+  out["name"] = engine.executor();
   if (backend.gpu().empty()) return out;
-  std::map<std::string, std::set<std::string>> schemes;  // by kernel
-  for (const auto& [name, linear] : engine.model().linear_kinds()) {
-    for (const auto& [rows, plan] : linear->plans()) schemes[plan.kernel].insert(backend.scheme(plan));
+  using Names = std::set<std::string>;
+  std::map<std::string, Names> schemes;
+  std::map<std::string, std::map<int64_t, Names>> layers;
+  for (const auto& [name, linear] : engine.model().all_linears()) {
+    for (const auto& [rows, names] : linear->weight().ran()) {
+      schemes[linear->plans().at(rows).kernel].insert(names.begin(), names.end());
+      layers[name][rows].insert(names.begin(), names.end());
+    }
   }
   out["gpu"] = backend.gpu();
   out["schemes"] = schemes;
+  out["layers"] = layers;
   return out;
 }
 
@@ -261,6 +272,8 @@ PYBIND11_MODULE(_engine, m) {
       .def("set_special", &Engine::set_special, py::arg("special"), py::keep_alive<1, 2>())
       .def("run", &Engine::run, py::arg("requests"), py::arg("top_k"), py::arg("seed"),
            py::arg("progress") = py::none(), py::arg("max_num_batched_tokens") = py::none())
+      .def(
+          "set_recording", [](Engine& engine, bool on) { engine.model().set_recording(on); }, py::arg("on"))
       .def("kernels", &qf::bindings::kernels_of)
       .def("executor", &qf::bindings::executor_of);
 }

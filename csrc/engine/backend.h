@@ -2,7 +2,10 @@
 // bit of a result depends on which one it is.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -10,6 +13,7 @@
 #include "kernels/gemm.h"
 #include "kernels/pack/packed_weight.h"
 #include "operators/attention_panels.h"
+#include "operators/cache_rows.h"
 #include "operators/operator_set.h"
 
 namespace qf {
@@ -28,6 +32,8 @@ class Weight {
   virtual void multiply(const Plan& plan, const GemmArgs& args, const Races& races) = 0;
   /// Rows ids[0 .. count) of a dense weight, which lie inside it, into out, [count][k] in `format`.
   virtual void copy_rows(const int64_t* ids, int64_t count, Format format, void* out) const = 0;
+  /// On a GPU: what took the calls so far, by their rows: schemes of the emulator, native kernels.
+  virtual std::map<int64_t, std::set<std::string>> ran() const { return {}; }
 };
 
 /// Which logprobs of rows of logits are wanted.
@@ -44,13 +50,33 @@ struct LogprobAnswer {
   std::vector<float> single;      // as in the query
 };
 
+/// What a stretch of work ran that a reader of its numbers must know.
+struct PathNotes {
+  std::set<std::string> unconfirmed;  // definitions that no recording confirms
+  std::set<std::string> racing;       // kernels whose sums race
+};
+
+/// The calls between a layer's qkv product and its attention. Norms are those of queries and keys, or none.
+struct HeadCall {
+  std::vector<RmsNormArgs> norms;
+  RotaryArgs queries, keys;
+  std::vector<CacheRowsArgs> stores;  // sequence by sequence
+};
+
+/// Queued work that can be queued again, as it was but for what its memory holds.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void replay() = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
 
   /// Memory of tensors.
   virtual at::Device device() const = 0;
-  at::Tensor new_tensor(at::ScalarType type, at::IntArrayRef shape) const {
+  virtual at::Tensor new_tensor(at::ScalarType type, at::IntArrayRef shape) const {
     return at::empty(shape, at::TensorOptions().dtype(type).device(device()));
   }
   at::Tensor new_tensor(DType dtype, at::IntArrayRef shape) const { return new_tensor(scalar_type(dtype), shape); }
@@ -71,6 +97,20 @@ class Backend {
 #undef QF_DEFINITION
 #undef QF_OPERATOR
 
+  virtual void store(const CacheRowsArgs& args) = 0;
+  /// Head norms, rotation and the way into the caches in one call, with the bits of the three; false, with nothing
+  /// done, where the backend has no such call for these definitions and sizes.
+  virtual bool run_heads(const HeadCall&) { return false; }
+  /// Overwrites a contiguous tensor of this backend, in the order of its work; host memory may be reused at once.
+  virtual void write(const at::Tensor& to, const void* host) = 0;
+
+  /// Ahead of a step's calls of attention, all with these sizes (pointers are not read): what a recording of the step
+  /// depends on, empty where it cannot be recorded.
+  virtual std::vector<int64_t> prepare_attention(const AttentionArgs&) { return {}; }
+  /// Records what the work queues, without running it; null where the backend records nothing or the work does what
+  /// cannot be recorded. Tensors that the work makes and keeps must not outlive the recording's last replay.
+  virtual std::unique_ptr<Recording> record(const std::function<void()>&) { return nullptr; }
+
   /// logits: [rows, vocabulary]. Waits for the answer.
   virtual LogprobAnswer logprobs(const at::Tensor& logits, const LogprobQuery& query) = 0;
   /// Rows of logits to hold at once.
@@ -78,9 +118,8 @@ class Backend {
   /// What attention keeps beside a cache of keys and values, or null.
   virtual std::unique_ptr<KeyValuePanels> new_panels(int64_t kv_heads, int64_t head_size) const = 0;
 
-  /// The machine's name, empty for a CPU; and how it takes the steps of a plan.
+  /// The machine's name, empty for a CPU.
   virtual std::string gpu() const { return {}; }
-  virtual std::string scheme(const Plan&) const { return {}; }
 };
 
 }  // namespace qf

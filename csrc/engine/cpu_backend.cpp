@@ -1,6 +1,7 @@
 #include "engine/cpu_backend.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/emulate/emulate_gemm.h"
 #include "kernels/emulate/half_window.h"
@@ -36,6 +37,8 @@ CpuBackend::CpuBackend(OperatorSet operators, Isa isa, int threads)
 std::unique_ptr<Weight> CpuBackend::take(PackedWeight weight) {
   return std::make_unique<CpuWeight>(std::move(weight), isa_, pool_.get());
 }
+
+void CpuBackend::write(const at::Tensor& to, const void* host) { std::memcpy(to.data_ptr(), host, to.nbytes()); }
 
 LogprobAnswer CpuBackend::logprobs(const at::Tensor& logits, const LogprobQuery& query) {
   const int64_t count = logits.size(0), vocabulary = logits.size(1), top_k = query.top_k;

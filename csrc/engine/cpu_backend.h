@@ -20,6 +20,8 @@ class CpuBackend final : public Backend {
 #undef QF_DEFINITION
 #undef QF_OPERATOR
 
+  void store(const CacheRowsArgs& args) override { store_cache_rows(args); }
+  void write(const at::Tensor& to, const void* host) override;
   LogprobAnswer logprobs(const at::Tensor& logits, const LogprobQuery& query) override;
   int64_t logits_rows(int64_t row_bytes) const override;
   std::unique_ptr<KeyValuePanels> new_panels(int64_t kv_heads, int64_t head_size) const override;

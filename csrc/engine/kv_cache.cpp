@@ -16,10 +16,4 @@ void KvCache::advance(int64_t count) {
   length_ += count;
 }
 
-void KvCache::store(int64_t layer, const at::Tensor& keys, const at::Tensor& values) {
-  const int64_t count = keys.size(0), first = length_ - count;
-  keys_[static_cast<size_t>(layer)].narrow(0, first, count).copy_(keys);
-  values_[static_cast<size_t>(layer)].narrow(0, first, count).copy_(values);
-}
-
 }  // namespace qf

@@ -15,13 +15,12 @@ class KvCache {
 
   int64_t length() const { return length_; }
   int64_t capacity() const { return capacity_; }
-  /// Makes room for `count` more tokens in every layer; their keys and values are then stored layer by layer.
+  /// Makes room for `count` more tokens in every layer; their keys and values are then stored layer by layer
+  /// (Backend::store).
   void advance(int64_t count);
-  /// Copies the newest tokens' keys and values ([count, kv_heads * head_size] views) into the layer.
-  void store(int64_t layer, const at::Tensor& keys, const at::Tensor& values);
 
-  const void* keys(int64_t layer) const { return keys_[static_cast<size_t>(layer)].data_ptr(); }
-  const void* values(int64_t layer) const { return values_[static_cast<size_t>(layer)].data_ptr(); }
+  void* keys(int64_t layer) const { return keys_[static_cast<size_t>(layer)].data_ptr(); }
+  void* values(int64_t layer) const { return values_[static_cast<size_t>(layer)].data_ptr(); }
   /// What attention has prepared of this layer's keys and values in earlier steps.
   KeyValuePanels* panels(int64_t layer) { return panels_[static_cast<size_t>(layer)].get(); }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -12,6 +13,7 @@
 #include "engine/linear.h"
 #include "engine/machine.h"
 #include "engine/model_config.h"
+#include "engine/recorded_steps.h"
 
 namespace qf {
 
@@ -27,12 +29,6 @@ struct ModelWeights {
   at::Tensor embedding;     // [vocabulary, hidden]; undefined when it is tied: rows then come from the lm_head's panels
   at::Tensor rotary_cache;  // [positions, head_size], see operators/rotary.h
   std::unique_ptr<Linear> lm_head;
-};
-
-/// What a stretch of work ran that a reader of its numbers must know.
-struct PathNotes {
-  std::set<std::string> unconfirmed;  // definitions that no recording confirms
-  std::set<std::string> racing;       // kernels whose sums race
 };
 
 /// The new tokens of one sequence in a step.
@@ -68,14 +64,22 @@ class Transformer {
 
   /// (layer name, linear) of every linear layer kind: those of the first decoder layer, and the lm_head.
   std::vector<std::pair<std::string, const Linear*>> linear_kinds() const;
+  /// The same of every decoder layer.
+  std::vector<std::pair<std::string, const Linear*>> all_linears() const;
   /// Notes on everything that ran since the last call.
   PathNotes take_notes() { return std::exchange(notes_, {}); }
+  /// Whether decode steps may be recorded and repeated, where the backend can; no bit depends on it.
+  void set_recording(bool on) { recording_ = on; }
 
  private:
   struct Batch {
     int64_t rows;
-    at::Tensor ids, positions;  // [rows] int64, on the backend
+    at::Tensor tokens;  // [2, rows] int64, on the backend: ids, positions
     const std::vector<Segment>* segments;
+    uint64_t first_call;  // number of its first linear layer's call
+
+    const int64_t* ids() const { return tokens.const_data_ptr<int64_t>(); }
+    const int64_t* positions() const { return ids() + rows; }
   };
   /// Runs an operator on the backend and notes what its definition says of the call.
   template <class Args>
@@ -83,15 +87,22 @@ class Transformer {
     machine_.backend->run(args);
     definition.add_unconfirmed(args, notes_.unconfirmed);
   }
-  Batch make_batch(const std::vector<Segment>& segments) const;
+  Batch make_batch(const std::vector<Segment>& segments);
+  at::Tensor tokens(const std::vector<int64_t>& ids_positions, bool decode);
+  /// Empty: the step cannot be recorded.
+  StepKey step_key(const Batch& batch);
+  StepOutcome run_layers(const Batch& batch);
+  AttentionArgs attention_args(const std::vector<AttentionSequence>& sequences) const;
   at::Tensor embed(const Batch& batch);
   void note_plan(Linear& layer, int64_t rows);
   at::Tensor linear(Linear& layer, const at::Tensor& x);
-  void norm(const at::Tensor& weight, at::Tensor& x);
+  at::Tensor norm(const at::Tensor& weight, const at::Tensor& x);
   void add_norm(const at::Tensor& weight, at::Tensor& x, at::Tensor& residual);
   at::Tensor attention(int64_t index, const Batch& batch, const at::Tensor& x);
-  void rotate(const Batch& batch, at::Tensor& qkv);
-  void head_norms(const LayerWeights& layer, at::Tensor& qkv);
+  /// Norms of the heads, their rotation, and the new keys' and values' way into the caches.
+  void prepare_heads(int64_t index, const Batch& batch, at::Tensor& qkv);
+  std::vector<RmsNormArgs> head_norms(const LayerWeights& layer, const Batch& batch, void* qkv) const;
+  RotaryArgs rotation(const Batch& batch, void* x, int64_t heads) const;
   at::Tensor mlp(LayerWeights& layer, const at::Tensor& x);
 
   ModelConfig config_;
@@ -101,6 +112,9 @@ class Transformer {
   ModelWeights weights_;
   uint64_t calls_ = 0;
   PathNotes notes_;
+  bool recording_ = true;
+  RecordedSteps steps_;
+  std::map<int64_t, at::Tensor> decode_tokens_;  // by rows: recorded steps read them where they are
 };
 
 }  // namespace qf

@@ -1,4 +1,5 @@
-// How FlashAttention weighs the parts of split keys against each other: host and device.
+// How FlashAttention weighs the parts of split keys against each other: host and device. Sfu: SfuView, or what has its
+// ex2, rcp and lg2.
 // nvcc: x[0] = qf::flash_log_sum(qf::FlashMerge::fa3, sfu, x[1], x[2], x[3]) + qf::butterfly_sum(x, 96, 32);
 #pragma once
 
@@ -18,7 +19,8 @@ QF_HD_INLINE float flash_log2_scale(float scale) {
 }
 
 /// Logarithm of a part's sum of exponentials, from its largest score and its sum.
-QF_HD_INLINE float flash_log_sum(FlashMerge merge, const SfuView& sfu, float scale, float largest, float sum) {
+template <class Sfu>
+QF_HD_INLINE float flash_log_sum(FlashMerge merge, const Sfu& sfu, float scale, float largest, float sum) {
   const float ln2 = bits_float(0x3F317218u);
   const float log = flush_subnormal(mul_rn(sfu.lg2(sum), ln2));
   if (merge == FlashMerge::fa3) return fmaf(mul_rn(flash_log2_scale(scale), ln2), flush_subnormal(largest), log);
@@ -26,18 +28,21 @@ QF_HD_INLINE float flash_log_sum(FlashMerge merge, const SfuView& sfu, float sca
 }
 
 /// e^x by ex2: a part's weight before normalisation, x = its logarithm - the largest one.
-QF_HD_INLINE float flash_exp(const SfuView& sfu, float x) {
+template <class Sfu>
+QF_HD_INLINE float flash_exp(const Sfu& sfu, float x) {
   return sfu.ex2(flush_subnormal(mul_rn(flush_subnormal(x), bits_float(0x3FB8AA3Bu))));
 }
 
 /// What flash_share takes: of the sum of the weights.
-QF_HD_INLINE float flash_normaliser(FlashMerge merge, const SfuView& sfu, float largest, float sum) {
+template <class Sfu>
+QF_HD_INLINE float flash_normaliser(FlashMerge merge, const Sfu& sfu, float largest, float sum) {
   if (merge == FlashMerge::fa3) return sfu.rcp(sum);
   return fmaf(sfu.lg2(sum), bits_float(0x3F317218u), largest);
 }
 
 /// Share of a part, from its logarithm and its weight.
-QF_HD_INLINE float flash_share(FlashMerge merge, const SfuView& sfu, float log_sum, float weight, float normaliser) {
+template <class Sfu>
+QF_HD_INLINE float flash_share(FlashMerge merge, const Sfu& sfu, float log_sum, float weight, float normaliser) {
   if (merge == FlashMerge::fa3) return flush_subnormal(mul_rn(weight, normaliser));
   return flash_exp(sfu, add_rn(log_sum, -normaliser));
 }

@@ -9,19 +9,20 @@ from qforensics import _core, _libtorch
 
 __all__ = ["EXECUTORS", "chosen_executor", "gpus_of", "visible_gpu"]
 
-EXECUTORS = ("cpu", "cuda", "auto")
-"""Where a model computes; ``"auto"`` takes the GPU where one can be used."""
+EXECUTORS = ("cpu", "cuda", "native", "auto")
+"""Where a model computes: ``"cuda"`` emulates on the GPU, ``"native"`` runs what it can by native kernels and emulates
+the rest; ``"auto"`` is ``"cuda"`` where a GPU can be used."""
 
 
 def chosen_executor(name: str) -> str:
-    """``"cpu"`` or ``"cuda"``; for ``"cuda"`` the GPU has passed its self-test (once per process).
+    """``"cpu"``, ``"cuda"`` or ``"native"``; a GPU has passed its self-test (once per process).
 
     Raises
     ------
     ValueError
         An unknown name.
     RuntimeError
-        ``"cuda"`` where no GPU can be used, with what was found and what is needed.
+        ``"cuda"`` or ``"native"`` where no GPU can be used, with what was found and what is needed.
     """
     if name not in EXECUTORS:
         raise ValueError(f"unknown executor {name!r}; one of: {', '.join(EXECUTORS)}")
@@ -30,10 +31,10 @@ def chosen_executor(name: str) -> str:
     reason = _why_not()
     if reason is None:
         _self_test()
-        return "cuda"
+        return "cuda" if name == "auto" else name
     if name == "auto":
         return "cpu"
-    raise RuntimeError(f"executor 'cuda' cannot be used: {reason}")
+    raise RuntimeError(f"executor {name!r} cannot be used: {reason}")
 
 
 def gpus_of(executor: str, named: str | None) -> list[int]:

@@ -47,7 +47,7 @@ class Model:
     deterministic : bool
         Racing sums are added in one canonical order instead of a drawn one.
     executor : str
-        Where it is computed: "cpu" or "cuda".
+        Where it is computed: "cpu", "cuda" or "native".
     """
 
     reports_progress = True
@@ -306,16 +306,21 @@ class Model:
 
 
 def executor_record(engine: Any) -> dict[str, Any]:
-    """Where an engine computed, JSON-able; of a GPU its name and, by kernel, how it took the matrix unit's steps."""
+    """Where an engine computed, JSON-able; of a GPU its name and what took the plans: schemes of the emulator or native
+    kernels ("kernel awq"), by the plan's kernel and by kind of layer and number of rows."""
     found = dict(engine.executor())
-    if "schemes" in found:
+    if "gpu" in found:
         found["schemes"] = {kernel: sorted(names) for kernel, names in found["schemes"].items()}
+        found["layers"] = {
+            kind: {str(rows): sorted(names) for rows, names in by_rows.items()}
+            for kind, by_rows in found["layers"].items()
+        }
     return found
 
 
 def _import_engine(executor: str = "cpu") -> Any:
     try:
-        _libtorch.load(cuda=executor == "cuda")
+        _libtorch.load(cuda=executor != "cpu")
     except ImportError:
         raise ImportError(
             "loading a model needs torch >= 2.11 (pip install 'qforensics[engine]'); judging saved traces does not"

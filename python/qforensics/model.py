@@ -55,8 +55,9 @@ def load_model(
     kernel
         Overrides the kernel that the variant resolves to on this device, e.g. ``"marlin"`` on an H200.
     executor
-        One of `EXECUTORS`: where it is computed. ``"cuda"`` is the first GPU that this process sees, ``"auto"`` the
-        same where one can be used, else the CPU. No result depends on it.
+        One of `EXECUTORS`: where it is computed. ``"cuda"`` emulates on the first GPU that this process sees;
+        ``"native"`` runs what it can at that GPU's own speed (where `device` has its matrix units) and emulates the
+        rest; ``"auto"`` is ``"cuda"`` where a GPU can be used, else the CPU. No result depends on it.
     threads, isa
         How the CPU computes; no result depends on them. Default: `environment.selected_threads` and
         `environment.selected_isa`.
@@ -76,7 +77,8 @@ def load_model(
     ImportError
         When torch or the engine is missing.
     RuntimeError
-        ``executor="cuda"`` without a GPU, code for it or a torch that has CUDA, or on a GPU that fails its self-test.
+        ``executor="cuda"`` or ``"native"`` without a GPU, code for it or a torch that has CUDA, or on a GPU that fails
+        its self-test.
     """
     gpu = find_device(device)
     chosen = variants.variant(variant) if variant is not None else None

@@ -143,6 +143,34 @@ def test_one_walk(family: str, dtype: Any, m: int, n: int, k: int, group: int) -
     assert_native_equals_cpu("cublas", (x.astype(dtype), *weight), group, split=1)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize(
+    ("m", "n", "k"),
+    [(1, 64, 64), (1, 4099, 456), (3, 40000, 72), (8, 17, 4096), (9, 2200, 4096), (16, 5000, 4096), (16, 300, 5128),
+     (2, 150000, 128)],
+)  # fmt: skip
+def test_one_walk_over_numbers_for_few_rows(m: int, n: int, k: int, dtype: str, bias: bool) -> None:
+    """Panels and rounds of every kind, K of half a step, rows that end inside a tile; infinities and NaN among them."""
+    rng = np.random.default_rng(n + k)
+    number = np.float16 if dtype == "fp16" else ml_dtypes.bfloat16
+    x = (rng.standard_normal((m, k)) * 2.0 ** rng.integers(-6, 6, (m, k))).astype(number)
+    table = (rng.standard_normal((n, k)) * 2.0 ** rng.integers(-6, 3, (n, k))).astype(number)
+    table[5, 3], table[n - 1, k - 1], x[m - 1, k // 2] = np.inf, np.nan, -0.0
+    options = _core.KernelOptions()
+    options.dense, options.bias, options.transposed = True, bias, True
+    addend = rng.standard_normal(n).astype(number).view(np.uint16) if bias else None
+    plan = plans.make_plan("cublas", (m, n, k), -1, "h200", dtype, options)._core_plan
+    weight = _core.pack_dense(table.view(np.uint16), dtype)
+    call = (plan, weight, x.view(np.uint16), addend)
+    wanted = _core.emulate_gemm_cuda(*call, 0, False, None, _core.default_workspace)
+    assert_equal_bits(_core.emulate_gemm_native(*call, 0, False), wanted)
+    backwards = _core.emulate_gemm_native(
+        plan, weight, np.ascontiguousarray(x[:, ::-1]).view(np.uint16), addend, 0, False
+    )
+    assert (backwards != wanted).any()
+
+
 def test_awq_from_256_rows() -> None:
     inputs = problem("normal", 256, 512, 1024, 128, 1)
     bias = np.random.default_rng(2).standard_normal(512).astype(np.float16)

@@ -1,6 +1,7 @@
 #include "base/cuda/stopwatch.h"
 
 #include "base/cuda/check.h"
+#include "base/cuda/graph.h"
 
 namespace qf::cuda {
 namespace {
@@ -19,24 +20,6 @@ struct Stream {
   ~Stream() { cudaStreamDestroy(stream); }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
-};
-
-/// The work, captured on a stream.
-struct Graph {
-  cudaGraph_t graph{};
-  cudaGraphExec_t ready{};
-  Graph(cudaStream_t stream, const std::function<void(void*)>& work) {
-    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-    work(stream);
-    check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
-    check(cudaGraphInstantiate(&ready, graph, 0), "cudaGraphInstantiate");
-  }
-  ~Graph() {
-    cudaGraphExecDestroy(ready);
-    cudaGraphDestroy(graph);
-  }
-  Graph(const Graph&) = delete;
-  Graph& operator=(const Graph&) = delete;
 };
 
 }  // namespace
@@ -62,8 +45,8 @@ std::vector<float> time_graph(int repeats, const std::function<void(void*)>& wor
   check(cudaDeviceSynchronize(), "wait for the device");  // what the work reads may come from another stream
   const Stream own;
   work(own.stream);
-  const Graph graph(own.stream, work);
-  return time_calls(repeats, own.stream, [&] { check(cudaGraphLaunch(graph.ready, own.stream), "cudaGraphLaunch"); });
+  const Graph graph(work);
+  return time_calls(repeats, own.stream, [&] { graph.launch(own.stream); });
 }
 
 }  // namespace qf::cuda

@@ -7,11 +7,22 @@ constexpr size_t kWorkspace = size_t{256} << 20;  // bytes of partial sums at on
 
 }  // namespace
 
-CudaWeight::CudaWeight(CudaMachine& machine, const PackedWeight& weight)
-    : machine_(machine), weight_(cuda::upload_weight(weight, machine.memory, machine.stream)) {}
+CudaWeight::CudaWeight(CudaMachine& machine, const PackedWeight& weight, bool native)
+    : machine_(machine), weight_(cuda::upload_weight(weight, machine.memory, machine.stream)) {
+  if (native) native_.emplace(machine_, weight_);
+}
 
 void CudaWeight::multiply(const Plan& plan, const GemmArgs& args, const Races& races) {
+  if (const char* kernel = native_ ? native_->run(plan, args, races) : nullptr) {
+    ran_[plan.m].insert(std::string("kernel ") + kernel);
+    return;
+  }
   const cuda::Scheme scheme = cuda::plan_scheme(plan, machine_.own);
+  ran_[plan.m].insert(cuda::scheme_name(scheme));
+  emulate(plan, scheme, args, races);
+}
+
+void CudaWeight::emulate(const Plan& plan, cuda::Scheme scheme, const GemmArgs& args, const Races& races) {
   const cuda::DeviceContext context{&machine_.memory, machine_.stream, machine_.own, races.seed, races.deterministic};
   const cuda::DevicePlan& on_device = device_plan(plan);
   if (const cuda::ExpandedWeight* numbers = kept(plan, scheme)) {

@@ -1,9 +1,9 @@
 // One walk over all of K per output (cuBLAS without splitK, awq from 256 rows): codes become numbers in memory, then a
 // GEMM of Hopper's warpgroup instructions. A tile's shape is free: every output has one accumulator, from +0, k
 // ascending.
-#include "kernels/emulate/cuda/narrow.cuh"
 #include "kernels/native/load.cuh"
 #include "kernels/native/native_kernels.h"
+#include "kernels/native/one_walk_rows.cuh"
 #include "kernels/native/overlap.cuh"
 #include "kernels/native/wgmma.cuh"
 
@@ -11,16 +11,6 @@ namespace qf::cuda {
 namespace {
 
 constexpr int kRows = 128, kDepth = 64, kThreads = 256;
-
-struct OneWalkArgs {
-  const uint16_t *activations, *weight;  // [m][lda], [n][ldw]
-  const uint16_t* bias;                  // or null
-  uint16_t* out;
-  int64_t lda, ldw, ldo;
-  int m, n, k;
-  Format format;
-  bool bias_before_rounding;
-};
 
 /// A thread's part of an operand's tiles of kCount rows and 64 k: one cell of 8 k of every 32nd row.
 template <int kCount>
@@ -51,21 +41,6 @@ template <int kColumns>
 constexpr int kStageBytes = (kRows + kColumns) * kDepth * 2;
 template <int kColumns>
 constexpr int kStages = kColumns == 256 ? 4 : 6;
-
-__device__ uint32_t finished(const OneWalkArgs& args, float low, float high, int column) {
-  float values[2] = {low, high};
-  uint32_t bits = 0;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    if (args.bias != nullptr) {
-      const float bias = widened(args.format, args.bias[min(column + i, args.n - 1)]);
-      const float sum = args.bias_before_rounding ? values[i] : narrowed(narrow_for(args.format), values[i]);
-      values[i] = __fadd_rn(sum, bias);
-    }
-    bits |= static_cast<uint32_t>(args.format == Format::bf16 ? bf16_bits(values[i]) : half_bits(values[i])) << 16 * i;
-  }
-  return bits;
-}
 
 /// A block takes 128 rows and kColumns columns; each of its two warpgroups 64 of the rows.
 template <class Number, int kColumns>
@@ -112,10 +87,9 @@ __global__ void __launch_bounds__(kThreads) one_walk_gemm(const OneWalkArgs args
   for (int i = 0; i < kColumns / 4; ++i) {
     const int out_row = row + i % 2 * 8, column = first_column + i / 2 * 8 + lane % 4 * 2;
     if (out_row >= args.m || column >= args.n) continue;
-    const uint32_t bits = finished(args, sum[2 * i], sum[2 * i + 1], column);
     uint16_t* to = args.out + out_row * args.ldo + column;
-    to[0] = static_cast<uint16_t>(bits);
-    if (column + 1 < args.n) to[1] = static_cast<uint16_t>(bits >> 16);
+    to[0] = finished(args, sum[2 * i], column);
+    if (column + 1 < args.n) to[1] = finished(args, sum[2 * i + 1], column + 1);
   }
 }
 
@@ -191,6 +165,10 @@ class OneWalkCall : public NativeCall {
                     .bias_before_rounding = plan_.epilogue.bias == BiasRule::before_rounding};
     if (plan_.weight != WeightRule::dense) all.weight = numbers(weight, context);
     const bool bf16 = plan_.activations == Format::bf16;
+    if (plan_.weight == WeightRule::dense && takes_few_rows(all)) {
+      return bf16 ? launch_few_rows<Bf16>(all, sm_count_, context.stream)
+                  : launch_few_rows<Fp16>(all, sm_count_, context.stream);
+    }
     const int64_t wide_blocks = (plan_.m + kRows - 1) / kRows * ((plan_.n + 255) / 256);
     if (wide_blocks >= sm_count_) {
       return bf16 ? launch_gemm<Bf16, 256>(all, context) : launch_gemm<Fp16, 256>(all, context);

@@ -6,6 +6,7 @@
 #include "base/half.h"
 #include "kernels/native/native_kernels.h"
 #include "kernels/native/slice_gemm.cuh"
+#include "kernels/native/slice_stream.cuh"
 
 namespace qf::cuda {
 
@@ -120,9 +121,9 @@ class SliceCall : public NativeCall {
       : SliceCall(plan, map,
                   has_rest(map) ? SliceTile{1, plan.m <= 8 ? 1 : 4}
                                 : slice_tile(plan.m, plan.n, gpu.sm_count, Arithmetic::kManyRows),
-                  gpu.compute_capability >= 90) {}
-  SliceCall(const Plan& plan, const SliceMap& map, SliceTile tile, bool overlapped)
-      : plan_(plan), map_(map), tile_(tile), overlapped_(overlapped) {}
+                  gpu) {}
+  SliceCall(const Plan& plan, const SliceMap& map, SliceTile tile, const Gpu& gpu)
+      : plan_(plan), map_(map), tile_(tile), overlapped_(gpu.compute_capability >= 90), sm_count_(gpu.sm_count) {}
 
   /// Arranged activations.
   NativeScratch scratch() const override { return {0, static_cast<size_t>(row_blocks() * tile_.rows * units()) * 512}; }
@@ -147,6 +148,7 @@ class SliceCall : public NativeCall {
                                : launch_tile<PlainRows, 1, 4, 2, 1, true>(all, context);
       }
     }
+    if (tile_.rows == 1 && overlapped_ && launch_stream(all, context)) return;
     switch (tile_.columns * 10 + tile_.rows) {
       case 11: return launch_tile<PlainRows, 1, 1, 4, 3>(all, context);
       case 21: return launch_tile<PlainRows, 2, 1, 4, 2>(all, context);
@@ -163,6 +165,24 @@ class SliceCall : public NativeCall {
  private:
   int units() const { return (map_.k + kUnit - 1) / kUnit; }
   int64_t row_blocks() const { return (plan_.m + tile_.rows * kTileRows - 1) / (tile_.rows * kTileRows); }
+  /// False where the activations leave no room for a ring.
+  bool launch_stream(const SliceArgs& args, const NativeContext& context) const {
+    const bool few = args.tiles <= 2 * sm_count_;  // two blocks on an SM, each with more under way
+    return (few && launch_stream<16, 2>(args, context)) || launch_stream<12, 3>(args, context) ||
+           launch_stream<8, 3>(args, context) || launch_stream<8, 2>(args, context);
+  }
+  template <int kStages, int kBlocks>
+  bool launch_stream(const SliceArgs& args, const NativeContext& context) const {
+    constexpr int kSharedBytes = (228 << 10), kOwn = 1 << 10;  // of an SM; what the runtime keeps of each block's
+    const int bytes = stream_bytes<Arithmetic, kStages>(map_, static_cast<int>(plan_.m));
+    if ((bytes + kOwn) * kBlocks > kSharedBytes) return false;
+    auto* kernel = slice_stream<Arithmetic, kStages, kBlocks>;
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of slices");
+    const int resident = sm_count_ * kBlocks, rounds = (args.tiles + resident - 1) / resident;
+    const dim3 grid(static_cast<unsigned>((args.tiles + rounds - 1) / rounds));
+    launch(kernel, {grid, dim3(kSlices * 32), static_cast<size_t>(bytes), true}, context.stream, "slice_stream", args);
+    return true;
+  }
   template <int T, int R, int D, int kBlocks>
   void launch_arranged(const SliceArgs& args, const NativeContext& context) const {
     const int64_t count = row_blocks() * R * units() * 32;
@@ -184,6 +204,7 @@ class SliceCall : public NativeCall {
   SliceMap map_;
   SliceTile tile_;
   bool overlapped_;
+  int sm_count_;
 };
 
 }  // namespace qf::cuda

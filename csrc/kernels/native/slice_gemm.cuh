@@ -176,6 +176,18 @@ struct SlicePartials {
   }
 };
 
+/// Adds the slices of block `block` of columns and writes the outputs.
+template <class Arithmetic, class Partials>
+__device__ void write_totals(const SliceArgs& args, const Partials& partials, int block) {
+  for (int i = static_cast<int>(threadIdx.x); i < Partials::kRows * Partials::kColumns; i += kSlices * 32) {
+    const int row = i / Partials::kColumns, column = i % Partials::kColumns;
+    const int64_t out_row = static_cast<int64_t>(blockIdx.y) * Partials::kRows + row;
+    const int out_column = block * Partials::kColumns + column;
+    if (out_row >= args.rows.m || out_column >= args.n) continue;
+    args.out[out_row * args.ldo + out_column] = Arithmetic::finish(partials.total(row, column), args.bias, out_column);
+  }
+}
+
 /// kRest: whole chunks leave something over.
 template <class Arithmetic, template <int, int> class Rows, int T, int R, int D, int kBlocks, bool kRest>
 __global__ void __launch_bounds__(kSlices * 32, kBlocks) slice_gemm(const SliceArgs args) {
@@ -191,13 +203,7 @@ __global__ void __launch_bounds__(kSlices * 32, kBlocks) slice_gemm(const SliceA
   const Partials partials{reinterpret_cast<typename Arithmetic::Partial*>(shared)};
   partials.store(warp.slice, warp.lane, warp.sum);
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < Partials::kRows * Partials::kColumns; i += kSlices * 32) {
-    const int row = i / Partials::kColumns, column = i % Partials::kColumns;
-    const int64_t out_row = static_cast<int64_t>(blockIdx.y) * Partials::kRows + row;
-    const int out_column = static_cast<int>(blockIdx.x) * Partials::kColumns + column;
-    if (out_row >= args.rows.m || out_column >= args.n) continue;
-    args.out[out_row * args.ldo + out_column] = Arithmetic::finish(partials.total(row, column), args.bias, out_column);
-  }
+  write_totals<Arithmetic>(args, partials, static_cast<int>(blockIdx.x));
 }
 
 }  // namespace qf::cuda

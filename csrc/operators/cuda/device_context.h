@@ -8,6 +8,7 @@
 #include "numerics/cuda/scheme.h"
 #include "operators/cuda/device_sfu.h"
 #include "operators/cuda/faults.h"
+#include "operators/cuda/flash_items.h"
 
 namespace qf::cuda {
 
@@ -19,6 +20,8 @@ struct DeviceOperatorContext {
   OwnUnit own;  // this GPU's matrix unit, for attention
   // of attention as well; tests and benchmarks alone set a scheme
   std::optional<Scheme> scheme = std::nullopt;  // nothing: attention_scheme
+  bool overlapped = false;                      // launches may start while the one before ends (base/cuda/overlap.cuh)
+  FlashTables* tables = nullptr;                // kept from layer to layer; null: every call has its own
   size_t workspace = size_t{256} << 20;  // bytes for the parts of split keys; exceeded by a single sequence alone
 };
 

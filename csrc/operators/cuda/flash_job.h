@@ -11,27 +11,67 @@ namespace qf::cuda {
 struct FlashSequence {
   const uint16_t *q, *k, *v;
   uint16_t* out;
-  int32_t queries, keys, parts;
+  int32_t queries, parts;
   int64_t partial_begin;  // of partial rows: [kv head][packed row][part]
 };
 
-/// Packed rows from first_row on, over the key blocks [block_begin, block_end): once per kv head.
+/// Packed rows from first_row on, over the key blocks [block_begin, block_end): once per kv head. `keys` are those of
+/// the sequence: what changes from one decode step to the next stands here alone.
 struct FlashItem {
-  int32_t sequence, first_row, part, block_begin, block_end;
+  int32_t sequence, first_row, part, block_begin, block_end, keys;
+
+  bool operator==(const FlashItem&) const = default;
 };
 
+/// Sequences that travel with the launch, without a table in memory.
+constexpr int kInlineSequences = 16;
+
 struct FlashJob {
-  const FlashSequence* sequences;
+  const FlashSequence* sequences;  // null: few_sequences
+  FlashSequence few_sequences[kInlineSequences];
   const FlashItem* items;
   float* partials;  // [partial rows][head size], of sequences with several parts
   float* log_sums;  // [partial rows]
   MatrixUnit unit;
   SfuView sfu;
-  bool own_ex2;
+  bool own_unit;  // its ex2 and rcp give the tables' bits
   FlashMerge merge;
   int32_t group, kv_heads, block_keys;
   int64_t q_stride, k_stride, v_stride, out_stride;
   float scale, log2_scale;
+  bool overlapped;  // the launch
+
+  QF_HD_INLINE const FlashSequence& sequence(int i) const {
+    return sequences == nullptr ? few_sequences[i] : sequences[i];
+  }
+};
+
+/// Special functions of single numbers: the GPU's own unit where it is known to give the tables' bits.
+struct FlashSfu {
+  const SfuView& tables;
+  bool own;
+
+  QF_HD_INLINE float ex2(float x) const {
+#ifdef __CUDA_ARCH__
+    if (own) {
+      float y;
+      asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+      return y;
+    }
+#endif
+    return tables.ex2(x);
+  }
+  QF_HD_INLINE float rcp(float x) const {
+#ifdef __CUDA_ARCH__
+    if (own) {
+      float y;
+      asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+      return y;
+    }
+#endif
+    return tables.rcp(x);
+  }
+  QF_HD_INLINE float lg2(float x) const { return tables.lg2(x); }
 };
 
 /// A partial row's place in FlashJob::partials.

@@ -8,7 +8,8 @@
 // a row meets decides over NaN and -0, so the warps of 32 rows stop there too.
 #pragma once
 
-#include "base/cuda/check.h"
+#include "base/cuda/overlap.cuh"
+#include "operators/cuda/flash_kernels.h"
 #include "operators/cuda/flash_softmax.cuh"
 
 namespace qf::cuda {
@@ -77,13 +78,13 @@ struct FlashTile {
   __device__ explicit FlashTile(const FlashJob& j)
       : job(j),
         item(j.items[blockIdx.x / j.kv_heads]),
-        sequence(j.sequences[item.sequence]),
+        sequence(j.sequence(item.sequence)),
         kv_head(blockIdx.x % j.kv_heads),
         total_rows(sequence.queries * j.group) {}
   /// Rows beyond the end repeat the last one; nobody stores them.
   __device__ int packed(int row) const { return min(item.first_row + row, total_rows - 1); }
   __device__ bool real(int row) const { return item.first_row + row < total_rows; }
-  __device__ int visible(int row) const { return sequence.keys - sequence.queries + packed(row) / job.group + 1; }
+  __device__ int visible(int row) const { return item.keys - sequence.queries + packed(row) / job.group + 1; }
   /// Keys that the row group of `row` sees.
   __device__ int most(int row) const {
     const int first = row / kRowGroup * kRowGroup;
@@ -134,10 +135,35 @@ struct FlashBlock {
                                           *reinterpret_cast<const uint4*>(from), 0);
     }
   }
-  __device__ void load_keys(int key, int chunk) {
-    in_flight.load_keys(k, tile.job.k_stride, key, tile.sequence.keys, chunk * kChunk);
+  /// Asks for the part's keys and values while kernels ahead still run: the block that comes first into the SM's own
+  /// cache, the others into the common one. Kernels ahead write this call's tokens alone; those the SM's cache must not
+  /// hold yet.
+  __device__ void prefetch() const {
+    constexpr int kSector = 16, kSectors = L::head / kSector;  // elements; of a token
+    const int keys = tile.job.block_keys, first = tile.item.block_begin * keys;
+    const int end = min(tile.item.block_end * keys, tile.item.keys - tile.sequence.queries);
+    const int near = max(first, (tile.item.block_end - 1) * keys);
+    for (int i = static_cast<int>(threadIdx.x); i < (end - near) * kSectors; i += L::threads) {
+      const int key = near + i / kSectors, element = i % kSectors * kSector;
+      touch(k + key * tile.job.k_stride + element);
+      touch(v + key * tile.job.v_stride + element);
+    }
+    for (int key = first + static_cast<int>(threadIdx.x); key < min(near, end); key += L::threads) {
+#pragma unroll
+      for (int element = 0; element < L::head; element += 64) {  // lines of 128 bytes
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(k + key * tile.job.k_stride + element));
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(v + key * tile.job.v_stride + element));
+      }
+    }
   }
-  __device__ void load_values(int key) { in_flight.load_values(v, tile.job.v_stride, key, tile.sequence.keys); }
+  __device__ static void touch(const uint16_t* from) {
+    uint32_t unused;
+    asm volatile("ld.global.ca.b32 %0, [%1];" : "=r"(unused) : "l"(from));
+  }
+  __device__ void load_keys(int key, int chunk) {
+    in_flight.load_keys(k, tile.job.k_stride, key, tile.item.keys, chunk * kChunk);
+  }
+  __device__ void load_values(int key) { in_flight.load_values(v, tile.job.v_stride, key, tile.item.keys); }
 
   /// Chains over `count` k (a multiple of 16): rows of `left` times rows `first_right`... of the stage.
   template <int kTiles>
@@ -250,12 +276,12 @@ struct FlashBlock {
     if (lane.leads()) {
       const float sum = quad_total(shared.states.sums + 4 * lane.row);
       const FlashJob& job = tile.job;
-      shared.states.factor[lane.row] = sum == 0.0f ? kKeep : job.sfu.rcp(sum);  // no visible keys: the output stays 0
+      const FlashSfu sfu{job.sfu, job.own_unit};
+      shared.states.factor[lane.row] = sum == 0.0f ? kKeep : sfu.rcp(sum);  // no visible keys: the output stays 0
       if (tile.sequence.parts > 1 && tile.real(lane.row)) {
         const int64_t at = partial_row(tile.sequence, job.group, tile.kv_head, tile.packed(lane.row), tile.item.part);
-        job.log_sums[at] = sum == 0.0f
-                               ? -INFINITY
-                               : flash_log_sum(job.merge, job.sfu, job.scale, shared.states.largest[lane.row], sum);
+        job.log_sums[at] =
+            sum == 0.0f ? -INFINITY : flash_log_sum(job.merge, sfu, job.scale, shared.states.largest[lane.row], sum);
       }
     }
     __syncthreads();
@@ -307,12 +333,13 @@ struct FlashBlock {
 };
 
 template <class Step, class Format, class L>
-__global__ void __launch_bounds__(L::threads, 1) flash_kernel(const FlashJob job) {
+__global__ void __launch_bounds__(L::threads, 1) flash_kernel(const __grid_constant__ FlashJob job) {
 #if __CUDA_ARCH__ < 900
   if constexpr (Step::needs_sixteen) return;  // no such GPU (scheme.h)
 #endif
   extern __shared__ __align__(16) char memory[];
   const FlashShared<Step, L> shared(memory, job.block_keys);
+  let_next_kernel_start();
   const FlashTile tile(job);
   for (int i = threadIdx.x; i < FlashShared<Step, L>::kPieces; i += L::threads)
     shared.pieces[i] = job.sfu.ex2_curve.pieces[i];
@@ -321,8 +348,10 @@ __global__ void __launch_bounds__(L::threads, 1) flash_kernel(const FlashJob job
     if (i < L::rows) shared.states.largest[i] = -INFINITY;
   }
   FlashBlock<Step, Format, L> block(tile, shared);
+  if constexpr (L::rows == kFewRows) block.prefetch();
+  wait_for_earlier_kernels();
   block.load_queries();
-  block.run({{shared.pieces, job.sfu.ex2_curve.carries}, job.own_ex2});
+  block.run({{shared.pieces, job.sfu.ex2_curve.carries}, job.own_unit});
 }
 
 /// Runs `items` items of the job.
@@ -332,8 +361,10 @@ void launch_flash(const FlashJob& job, int64_t items, void* stream) {
   const int bytes = FlashShared<Step, L>::bytes(job.block_keys);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory of flash attention");
-  kernel<<<static_cast<unsigned>(items * job.kv_heads), L::threads, bytes, static_cast<cudaStream_t>(stream)>>>(job);
-  check_launch("flash attention");
+  launch(
+      kernel,
+      {dim3(static_cast<unsigned>(items * job.kv_heads)), dim3(L::threads), static_cast<size_t>(bytes), job.overlapped},
+      stream, "flash attention", job);
 }
 
 template <class Step, class Format>

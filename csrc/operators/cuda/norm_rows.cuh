@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "base/cuda/check.h"
+#include "base/cuda/overlap.cuh"
 #include "numerics/cuda_math.h"
 #include "operators/cuda/block_sums.cuh"
 #include "operators/cuda/device_context.h"
@@ -56,6 +56,8 @@ template <class Rows, int N, int kKept, class Sfu>
 __global__ void __launch_bounds__(1024) norm_rows(Rows rows, NormShape shape, Sfu sfu) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   const int thread = static_cast<int>(threadIdx.x);
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
   const bool active = row < shape.rows && thread < shape.threads;
   const int64_t offset = active ? rows.offset(row) : 0;
   const int end = active ? shape.vectors : 0;
@@ -96,18 +98,18 @@ void launch_norm(const DeviceOperatorContext& context, const Rows& rows, const N
   if (shape.rows == 0) return;
   const dim3 block = norm_block(shape.threads);
   const unsigned grid = static_cast<unsigned>((shape.rows + block.y - 1) / block.y);
-  const auto stream = static_cast<cudaStream_t>(context.stream);
   with_sfu(*context.sfu, [&](auto sfu) {
-    const auto launch = [&](auto kernel) { kernel<<<grid, block, 0, stream>>>(rows, shape, sfu); };
+    const auto launch_one = [&](auto kernel) {
+      launch(kernel, {dim3(grid), block, 0, context.overlapped}, context.stream, name, rows, shape, sfu);
+    };
     using Sfu = decltype(sfu);
     const int per_thread = (shape.vectors + shape.threads - 1) / shape.threads;
-    if (N < 8 || per_thread > 4) return launch(norm_rows<Rows, N, 0, Sfu>);
+    if (N < 8 || per_thread > 4) return launch_one(norm_rows<Rows, N, 0, Sfu>);
     if constexpr (N == 8) {
-      if (per_thread == 1) return launch(norm_rows<Rows, N, 1, Sfu>);
-      launch(per_thread == 2 ? norm_rows<Rows, N, 2, Sfu> : norm_rows<Rows, N, 4, Sfu>);
+      if (per_thread == 1) return launch_one(norm_rows<Rows, N, 1, Sfu>);
+      launch_one(per_thread == 2 ? norm_rows<Rows, N, 2, Sfu> : norm_rows<Rows, N, 4, Sfu>);
     }
   });
-  check_launch(name);
 }
 
 /// out = (x * s) * weight, rounded once.

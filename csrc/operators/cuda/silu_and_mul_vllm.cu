@@ -1,5 +1,5 @@
 // vLLM 0.21's act_and_mul kernel: see ../silu_and_mul_vllm.cpp.
-#include "base/cuda/check.h"
+#include "base/cuda/overlap.cuh"
 #include "numerics/cuda_math.h"
 #include "operators/cuda/device_operators.h"
 #include "operators/cuda/sfu_choice.cuh"
@@ -72,6 +72,8 @@ __device__ __forceinline__ void activate(Vector<uint16_t, N>& words, const Vecto
 /// A thread takes N elements of a row; `blocks` blocks cover one.
 template <class Stored, int N, class Sfu>
 __global__ void __launch_bounds__(kThreads, 4) gate_rows(SiluAndMulArgs args, unsigned blocks, Sfu sfu) {
+  let_next_kernel_start();
+  wait_for_earlier_kernels();
   const int64_t row = blockIdx.x / blocks;
   const int64_t at = (static_cast<int64_t>(blockIdx.x % blocks) * kThreads + threadIdx.x) * N;
   if (at >= args.columns) return;
@@ -84,14 +86,14 @@ __global__ void __launch_bounds__(kThreads, 4) gate_rows(SiluAndMulArgs args, un
 }
 
 template <class Stored, int N>
-void launch(const DeviceOperatorContext& context, const SiluAndMulArgs& args) {
+void launch_gates(const DeviceOperatorContext& context, const SiluAndMulArgs& args) {
   const auto blocks = static_cast<unsigned>((args.columns + kThreads * N - 1) / (kThreads * N));
   const auto grid = static_cast<unsigned>(args.rows) * blocks;
   if (grid == 0) return;
   with_sfu(*context.sfu, [&](auto sfu) {
-    gate_rows<Stored, N><<<grid, kThreads, 0, static_cast<cudaStream_t>(context.stream)>>>(args, blocks, sfu);
+    launch(gate_rows<Stored, N, decltype(sfu)>, {dim3(grid), dim3(kThreads), 0, context.overlapped}, context.stream,
+           "silu_and_mul_vllm", args, blocks, sfu);
   });
-  check_launch("silu_and_mul_vllm");
 }
 
 }  // namespace
@@ -100,7 +102,7 @@ void silu_and_mul_vllm(const DeviceOperatorContext& context, const SiluAndMulArg
   with_half_storage(args.dtype, "silu_and_mul vllm", [&](auto stored) {
     using Stored = decltype(stored);
     const bool wide = aligned_for(args.x, args.columns * 2, 16) && aligned_for(args.out, args.columns * 2, 16);
-    wide ? launch<Stored, 8>(context, args) : launch<Stored, 1>(context, args);
+    wide ? launch_gates<Stored, 8>(context, args) : launch_gates<Stored, 1>(context, args);
   });
 }
 
