@@ -1,6 +1,7 @@
 """Microseconds of the native kernels, side by side with the originals; cold weights, CUDA graphs, one run, one table.
 
-    python benchmarks/native_kernels.py [--original PATH] [--kernels awq tinygemm ...] [--output results.json]
+    python benchmarks/native_kernels.py [--original PATH] [--kernels awq tinygemm ...] [--models qwen3-8b ...]
+                                        [--output results.json]
 
 PATH is vLLM 0.21's `_C` library; it runs where torch 2.11 is. tinygemm's original is in torch itself. A graph holds one
 call per copy of the weight (copies together are beyond the cache); medians of its replays over the number of copies.
@@ -18,19 +19,29 @@ import numpy as np
 from qforensics import _core, plans
 from qforensics._arrays import DTYPES
 
-LAYERS = {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (24576, 4096), "down": (4096, 12288)}
+MODELS = {  # N, K; SmolLM2-135M as qforensics pads it (hidden 576 -> 768)
+    "qwen3-8b": {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (24576, 4096), "down": (4096, 12288)},
+    "llama-3-8b": {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (28672, 4096), "down": (4096, 14336)},
+    "smollm2-135m-padded": {"qkv": (1280, 768), "o": (768, 768), "gate_up": (3072, 768), "down": (768, 1536)},
+}
 GROUP, COLD_BYTES, REPEATS, READ_BYTES_PER_SECOND = 128, 300e6, 20, 4.0e12
-DTYPE = {"awq": "fp16", "tinygemm": "bf16", "exllama": "fp16", "cublas": "fp16"}
+MOST_COPIES = 400
+DTYPE = {"awq": "fp16", "tinygemm": "bf16", "exllama": "fp16", "cublas": "fp16", "machete": "fp16",
+         "machete_zeros": "fp16", "hgemm": "fp16"}  # fmt: skip
+U4, U4B8 = 1 << 50 | 4 << 8, 1 << 50 | 8 << 17 | 4 << 8  # vLLM's names of its types
 ROWS = {
     "awq": [1, 2, 4, 8, 16, 32, 64, 256, 1024, 4096],
     "tinygemm": [1, 2, 4, 8, 16, 32, 64],
     "exllama": [1, 2, 4, 8, 16, 32, 50],
     "cublas": [64, 256, 1024, 4096],
+    "machete": [1, 16, 64, 128, 256, 1024, 4096],
+    "machete_zeros": [1, 16, 64, 128, 256, 1024, 4096],
+    "hgemm": [64, 128, 256, 1024, 4096],
 }
 
 
 def copies_of(kernel: str, n: int, k: int) -> int:
-    return int(COLD_BYTES // (n * k * 2 if kernel == "cublas" else n * k // 2)) + 1
+    return min(MOST_COPIES, int(COLD_BYTES // (n * k * 2 if kernel == "cublas" else n * k // 2)) + 1)
 
 
 def our_weight(kernel: str, n: int, k: int) -> Any:
@@ -39,17 +50,24 @@ def our_weight(kernel: str, n: int, k: int) -> Any:
         return _core.pack_dense((rng.random((n, k), np.float32) - 0.5).astype(np.float16).view(np.uint16), "fp16")
     codes = rng.integers(0, 16, (k, n), dtype=np.uint8)
     zeros = rng.integers(6, 10, (k // GROUP, n), dtype=np.uint8)
+    if kernel == "machete":
+        zeros[:] = 8
     scales = (rng.random((k // GROUP, n), np.float32) * 0.01 + 0.001).astype(DTYPES[DTYPE[kernel]])
     return _core.pack_codes(codes, zeros, scales.view(np.uint16), DTYPE[kernel], GROUP, None, None)
 
 
 def our_times(kernel: str, weight: Any, m: int, n: int, k: int) -> list[float]:
-    rows = np.random.default_rng(m).standard_normal((m, k)).astype(DTYPES[DTYPE[kernel]])
     options = _core.KernelOptions()
     options.dense, group = kernel == "cublas", -1 if kernel == "cublas" else GROUP
+    dtype, options.symmetric = DTYPE[kernel], kernel == "machete"
+    if kernel == "hgemm":
+        options.split = 0
+    if kernel == "machete_zeros":
+        kernel = "machete"
     if kernel == "awq" and m >= 256:  # one walk: the rule of awq, without the splits that cuBLAS takes at some shapes
         kernel = "cublas"
-    plan = plans.make_plan(kernel, (m, n, k), group, "h200", DTYPE[kernel], options)
+    rows = np.random.default_rng(m).standard_normal((m, k)).astype(DTYPES[dtype])
+    plan = plans.make_plan(kernel, (m, n, k), group, "h200", dtype, options)
     copies = copies_of("cublas" if options.dense else kernel, n, k) if m <= 256 else 2
     return list(_core.time_gemm_native(plan._core_plan, weight, rows.view(np.uint16), copies, REPEATS, True))
 
@@ -92,6 +110,19 @@ class Originals:
     def _cublas_weight(self, n: int, k: int) -> Any:
         return (self.torch.rand((n, k), device="cuda") - 0.5).half().t()
 
+    def _machete_weight(self, n: int, k: int, zeros: bool = False) -> Any:
+        fp16, kind = self.torch.float16, U4 if zeros else U4B8
+        codes = self._bits(n, k // 8).t()
+        packed = self.torch.ops._C.machete_prepack_B(codes, fp16, kind, fp16)
+        scales = self._scales(n, k)
+        return packed, kind, scales, (scales * -8 if zeros else None)
+
+    def _machete_zeros_weight(self, n: int, k: int) -> Any:
+        return self._machete_weight(n, k, zeros=True)
+
+    def _hgemm_weight(self, n: int, k: int) -> Any:
+        return self._exllama_weight(n, k)
+
     def call(self, kernel: str, rows: Any, weight: Any) -> Any:
         if kernel == "cublas":
             return self.torch.mm(rows, weight)
@@ -99,7 +130,11 @@ class Originals:
             return self.torch.mm(rows, self.torch.ops._C.awq_dequantize(*weight, 0, 0, 0))
         if kernel == "awq":
             return self.torch.ops._C.awq_gemm(rows, *weight, 8)
-        if kernel == "exllama":
+        if kernel.startswith("machete"):
+            packed, kind, scales, zeros = weight
+            out = self.torch.float16
+            return self.torch.ops._C.machete_mm(rows, packed, kind, out, scales, zeros, GROUP, None, None, None)
+        if kernel in ("exllama", "hgemm"):
             return self.torch.ops._C.gptq_gemm(rows, *weight, True, False, 4)
         return self.torch.ops.aten._weight_int4pack_mm(rows, weight[0], GROUP, weight[1])
 
@@ -129,13 +164,13 @@ def least_bytes(kernel: str, m: int, n: int, k: int) -> float:
     return (2 * n * k if kernel == "cublas" else n * k / 2 + n * k // GROUP * 2.5) + 2 * m * (n + k)
 
 
-def measure(kernel: str, layer: str, originals: Originals | None) -> list[dict[str, Any]]:
-    n, k = LAYERS[layer]
+def measure(kernel: str, model: str, layer: str, originals: Originals | None) -> list[dict[str, Any]]:
+    n, k = MODELS[model][layer]
     weight, rows = our_weight(kernel, n, k), []
     theirs = originals.weights(kernel, n, k) if originals is not None and originals.serves(kernel) else None
     for m in ROWS[kernel]:
         times = our_times(kernel, weight, m, n, k)
-        row = {"kernel": kernel, "layer": layer, "rows": m, "microseconds": statistics.median(times),
+        row = {"kernel": kernel, "model": model, "layer": layer, "rows": m, "microseconds": statistics.median(times),
                "spread": max(times) / min(times)}  # fmt: skip
         row["roofline_fraction"] = least_bytes(kernel, m, n, k) / READ_BYTES_PER_SECOND * 1e6 / row["microseconds"]
         if originals is not None and theirs is not None:
@@ -144,8 +179,8 @@ def measure(kernel: str, layer: str, originals: Originals | None) -> list[dict[s
             row["ratio"] = row["original"] / row["microseconds"]
         rows.append(row)
         row["tflops"] = 2e-6 * m * n * k / row["microseconds"]
-        line = f"{kernel:9} {layer:8} M {m:4} {row['microseconds']:8.2f} us {row['roofline_fraction']:5.0%} of 4 TB/s"
-        line += f" {row['tflops']:6.1f} TFLOP/s  spread {row['spread']:.2f}"
+        line = f"{kernel:9} {layer:8} {n}x{k} M {m:4} {row['microseconds']:8.2f} us"
+        line += f" {row['roofline_fraction']:5.0%} of 4 TB/s {row['tflops']:6.1f} TFLOP/s  spread {row['spread']:.2f}"
         print(
             line + (f"  original {row['original']:8.2f} ratio {row['ratio']:5.2f}" if "ratio" in row else ""),
             flush=True,
@@ -158,14 +193,15 @@ def main() -> None:
     parser.add_argument("--original", type=Path)
     parser.add_argument("--no-torch", action="store_true", help="ours alone")
     parser.add_argument("--kernels", nargs="+", default=list(DTYPE), choices=list(DTYPE))
-    parser.add_argument("--layers", nargs="+", default=list(LAYERS), choices=list(LAYERS))
+    parser.add_argument("--models", nargs="+", default=["qwen3-8b"], choices=list(MODELS))
+    parser.add_argument("--layers", nargs="+", default=list(MODELS["qwen3-8b"]), choices=list(MODELS["qwen3-8b"]))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     originals = None if arguments.no_torch else Originals(arguments.original)
     gpu = _core.gpu_info(0)
     print(gpu["name"])
-    rows = [row for kernel in arguments.kernels for layer in arguments.layers
-            for row in measure(kernel, layer, originals)]  # fmt: skip
+    rows = [row for kernel in arguments.kernels for model in arguments.models for layer in arguments.layers
+            for row in measure(kernel, model, layer, originals)]  # fmt: skip
     if arguments.output:
         arguments.output.write_text(json.dumps({"gpu": gpu["name"], "rows": rows}, indent=1))
 

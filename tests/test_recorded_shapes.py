@@ -21,7 +21,7 @@ def recorded(key: str) -> np.ndarray:
         return np.asarray(arrays[key])
 
 
-def gemm_differing(case: dict[str, Any], device: str) -> int:
+def gemm_differing(case: dict[str, Any], device: str, executor: str = "cpu") -> int:
     kernel, m, n, k, group, seed = (case[word] for word in ("kernel", "M", "N", "K", "group", "seed"))
     groups, dtype = (1 if group == -1 else k // group), DTYPES[case["dtype"]]
     symmetric = kernel == "gptq_marlin" or (kernel == "machete" and not case["zp"])
@@ -39,6 +39,7 @@ def gemm_differing(case: dict[str, Any], device: str) -> int:
         group_size=group,
         device=device,
         seed=0,
+        executor=executor,
         **options,
     )
     rows, columns = recorded(case["id"] + "r"), recorded(case["id"] + "c")

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/native/overlap.cuh"
+
 namespace qf::cuda {
 
 __device__ __forceinline__ uint32_t shared_address(const void* shared) {
@@ -61,11 +63,17 @@ __device__ __forceinline__ void copy_box(uint32_t shared, const CUtensorMap& map
       : "memory");
 }
 
-/// Everything that kernels ahead on the stream wrote is visible from here on. For whole warps.
-__device__ __forceinline__ void wait_for_earlier_kernels() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-/// The next kernel on the stream may start; it waits by itself for what this one writes.
-__device__ __forceinline__ void let_next_kernel_start() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+/// One thread's copy of `bytes` that lie together, a multiple of 16 at multiples of 16.
+__device__ __forceinline__ void copy_bytes(uint32_t shared, const void* global, uint32_t bytes,
+                                           const CopyBarrier& barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared),
+               "l"(global), "r"(bytes), "r"(barrier.at)
+               : "memory");
+}
+
+/// Waits for the other warps of a set; sets have ids from 1 to 15. What they stored before is visible after.
+__device__ __forceinline__ void meet(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 /// The same place in the shared memory of another block of the cluster.

@@ -15,11 +15,6 @@ struct LeafTable {
   __device__ float* at(int slice, int slot) const { return base + (slice * slots + slot) * rows * pitch; }
 };
 
-/// Waits for the other warps of a set; sets have ids from 1 to 15. What they stored before is visible after.
-__device__ __forceinline__ void meet(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 /// Four 8 x 8 tiles of 16-bit numbers: the right operands of two instructions, 32 k of 8 rows.
 __device__ __forceinline__ void load_matrices(uint32_t (&out)[4], uint32_t shared) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

@@ -9,6 +9,7 @@
 #include "kernels/native/marlin_kernel.h"
 #include "kernels/native/marlin_layout.h"
 #include "kernels/native/native_kernels.h"
+#include "kernels/native/tensor_map.h"
 
 namespace qf::cuda {
 namespace {
@@ -65,35 +66,6 @@ bool all_eight(const DeviceWeight& weight, void* stream) {
   std::vector<uint8_t> zeros(weight.zeros.size());
   copy_to_host(zeros.data(), weight.zeros.data(), zeros.size(), stream);
   return std::all_of(zeros.begin(), zeros.end(), [](uint8_t z) { return z == 8; });
-}
-
-/// An array for the copy engine, innermost dimension first; `strides` in bytes from the second dimension on.
-struct Array {
-  CUtensorMapDataType type;
-  const void* base;
-  std::vector<cuuint64_t> sizes, strides;
-  std::vector<cuuint32_t> box;
-  CUtensorMapSwizzle swizzle;
-};
-
-CUtensorMap tensor_map(const Array& array) {
-  using Encode = decltype(&cuTensorMapEncodeTiled);
-  static const Encode encode = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult status{};
-    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &status),
-          "cuTensorMapEncodeTiled");
-    require(found != nullptr, "the driver has no cuTensorMapEncodeTiled");
-    return reinterpret_cast<Encode>(found);
-  }();
-  const std::vector<cuuint32_t> steps(array.sizes.size(), 1);
-  CUtensorMap map{};
-  const CUresult result =
-      encode(&map, array.type, static_cast<cuuint32_t>(array.sizes.size()), const_cast<void*>(array.base),
-             array.sizes.data(), array.strides.data(), array.box.data(), steps.data(), CU_TENSOR_MAP_INTERLEAVE_NONE,
-             array.swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  require(result == CUDA_SUCCESS, "marlin: no map for the copy engine (CUDA error ", static_cast<int>(result), ")");
-  return map;
 }
 
 /// Of the numbers: groups, and a row of ones before the channels' scales.
@@ -183,24 +155,24 @@ class MarlinCall final : public NativeCall {
     const auto classes = static_cast<cuuint32_t>(all.classes), stage_tiles = static_cast<cuuint32_t>(all.stage_tiles);
     const auto columns = static_cast<cuuint32_t>(all.shape.group_strips);
     const auto words = static_cast<cuuint32_t>(all.number_units * 4);
-    const Array activations{CU_TENSOR_MAP_DATA_TYPE_UINT16,
-                            args.activations,
-                            {kChunkK, static_cast<cuuint64_t>(plan_.m), warp_rows, tiles},
-                            {static_cast<cuuint64_t>(args.lda) * 2, kChunkK * 2, warp_rows * kChunkK * 2},
-                            {kChunkK, static_cast<cuuint32_t>(padded_rows(shapes_[i])), classes, stage_tiles},
-                            CU_TENSOR_MAP_SWIZZLE_64B};
-    const Array codes{CU_TENSOR_MAP_DATA_TYPE_UINT32,
-                      weight.codes.data(),
-                      {kChunkWords, strips, warp_rows, tiles},
-                      {kChunkBytes, strips * kChunkBytes, warp_rows * strips * kChunkBytes},
-                      {kChunkWords, columns, classes, stage_tiles},
-                      CU_TENSOR_MAP_SWIZZLE_NONE};
-    const Array numbers{CU_TENSOR_MAP_DATA_TYPE_UINT32,
-                        weight.numbers.data(),
-                        {words, strips, static_cast<cuuint64_t>(number_rows(plan_))},
-                        {words * 4, strips * words * 4},
-                        {words, columns, static_cast<cuuint32_t>(std::max(1, all.stage_groups))},
-                        CU_TENSOR_MAP_SWIZZLE_NONE};
+    const CopyArray activations{CU_TENSOR_MAP_DATA_TYPE_UINT16,
+                                args.activations,
+                                {kChunkK, static_cast<cuuint64_t>(plan_.m), warp_rows, tiles},
+                                {static_cast<cuuint64_t>(args.lda) * 2, kChunkK * 2, warp_rows * kChunkK * 2},
+                                {kChunkK, static_cast<cuuint32_t>(padded_rows(shapes_[i])), classes, stage_tiles},
+                                CU_TENSOR_MAP_SWIZZLE_64B};
+    const CopyArray codes{CU_TENSOR_MAP_DATA_TYPE_UINT32,
+                          weight.codes.data(),
+                          {kChunkWords, strips, warp_rows, tiles},
+                          {kChunkBytes, strips * kChunkBytes, warp_rows * strips * kChunkBytes},
+                          {kChunkWords, columns, classes, stage_tiles},
+                          CU_TENSOR_MAP_SWIZZLE_NONE};
+    const CopyArray numbers{CU_TENSOR_MAP_DATA_TYPE_UINT32,
+                            weight.numbers.data(),
+                            {words, strips, static_cast<cuuint64_t>(number_rows(plan_))},
+                            {words * 4, strips * words * 4},
+                            {words, columns, static_cast<cuuint32_t>(std::max(1, all.stage_groups))},
+                            CU_TENSOR_MAP_SWIZZLE_NONE};
     return {tensor_map(activations), tensor_map(codes), tensor_map(numbers)};
   }
 
