@@ -6,6 +6,8 @@ definitions that the two choose are in ``csrc/operators/profiles.def``. `definit
 `executor` is "cpu", or "cuda": the first GPU of this machine, with the same bits.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Sequence
 from typing import Any
