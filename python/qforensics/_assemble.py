@@ -236,8 +236,7 @@ def assemble(
     dequantize
         Whether quantized layers become dense ones (GGUF, which runs as fp16).
     ahead
-        Layers that are read side by side, by a thread each, beside the lm_head and the embedding; 0: one part at a
-        time, which takes the least memory.
+        Layers that are read side by side, beside the lm_head and the embedding; 0: one part at a time, in least memory.
 
     Raises
     ------
@@ -251,8 +250,7 @@ def assemble(
         later_head = pool.submit(assembly.head) if pool else None
         later_table = pool.submit(assembly.embedding) if pool and not checkpoint.config.tie_embeddings else None
         if later_head is None:
-            # the largest first, while nothing else is held: its file pages, its array and its panels exist side by side
-            part, tied, notes = assembly.head()
+            part, tied, notes = assembly.head()  # the largest first, while nothing else is held
             assembly.set_part(-1, part)
         for layer, parts in enumerate(assembly.layers(layers, min(ahead, layers), pool)):
             for part in parts:
