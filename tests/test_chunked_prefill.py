@@ -113,15 +113,7 @@ def test_progress_counts_rows(quiet):
     assert seen == [(30, 63), (60, 63), (61, 63), (62, 63), (63, 63)]
 
 
-@pytest.mark.parametrize(
-    ("recorded", "message"),
-    [
-        (0, "integer of at least 1"),
-        ("8192", "integer of at least 1"),
-        (True, "integer of at least 1"),
-        ([4], "integer"),
-    ],
-)
+@pytest.mark.parametrize("recorded", [0, "8192", True, [4]])
 def test_a_recorded_limit_that_is_none_is_refused(quiet, recorded):
     trace = quiet.generate(PROMPT[:5], max_new_tokens=1)
     forged = replace(trace, provenance={**trace.provenance, "max_num_batched_tokens": recorded})

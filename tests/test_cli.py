@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 import forensics_doubles as doubles
 import qforensics as qf
+from family_models import DTYPES, write_model
 from qforensics.cli import app
+from qforensics.quantize import quantize_checkpoint
 from qforensics.recordings import RECORDINGS, prompts, recording
 
 RECORDED = doubles.RECORDED
@@ -266,6 +268,28 @@ def test_generate_then_study(tmp_path):
     assert reference.numbers_digest == made["numbers"]
     assert "awq@a100" in run("show", tmp_path / "s" / "results" / "study.json", "--html", tmp_path / "s.html").stdout
     assert "<table>" in (tmp_path / "s.html").read_text()
+
+
+def test_a_study_of_forms_in_chunks(tmp_path):
+    """A directory of checkpoints by form is a model; references and replays go through in the same chunks."""
+    write_model(tmp_path / "m" / "fp16", "qwen3", DTYPES["fp16"], hidden_size=256, intermediate_size=512)
+    for form in ("awq", "gptq"):
+        quantize_checkpoint(tmp_path / "m" / "fp16", tmp_path / "m" / form, method=form, group_size=64)
+    (tmp_path / "p.json").write_text(json.dumps([list(range(5, 25))]))
+    model, limit = ("--model", tmp_path / "m"), "--max-num-batched-tokens"
+    study = ("study", *model, "--variants", "fp16", "awq", "gptq_marlin", "--prompts", tmp_path / "p.json")
+    study += ("--max-new-tokens", 2, "--repeats", 0, "--output-dir", tmp_path / "s")
+    found = json.loads(run(*study, limit, 8, "--json").stdout)
+    assert [v["outcome"] for v in found["verdicts"]] == ["match"] * 3
+    assert found["settings"]["max_num_batched_tokens"] == 8
+    for kind in ("reference", "replay/awq@a100"):
+        trace = qf.Trace.load(tmp_path / "s" / "traces" / kind / "awq@a100" / "0.trace")
+        assert trace.provenance["rows"] == [["prefill", 8], ["prefill", 8], ["prefill", 4], ["decode", 1]]
+    assert "another study (not the same: max_num_batched_tokens)" in run(*study, limit, 9, code=4).stderr
+    assert "expected none with executor 'cpu'" in run(*study, "--gpus", "0", code=4).stderr
+    made = ("generate", *model, "--variant", "awq", "--prompt-ids", "5,6,7,8,9", "--output", tmp_path / "t")
+    run(*made, "--max-new-tokens", 1, limit, 4)
+    assert qf.Trace.load(tmp_path / "t").provenance["rows"] == [["prefill", 4], ["prefill", 1]]
 
 
 @pytest.mark.slow

@@ -59,6 +59,18 @@ def test_default_part_and_provenance():
     assert qf.import_trace(RECORDED / "long" / "awq-eager.json", 3, part="batch").provenance["batch"] == 4
 
 
+def test_a_recording_may_say_its_engines_limit(tmp_path):
+    data = json.loads((RECORDED / "awq.json").read_text())
+    assert "max_num_batched_tokens" not in qf.import_trace(RECORDED / "awq.json").provenance
+    for limit, accepted in ((8192, True), (0, False), (True, False), ("8192", False), (None, False)):
+        (tmp_path / "r.json").write_text(json.dumps(data | {"max_num_batched_tokens": limit}))
+        if accepted:
+            assert qf.import_trace(tmp_path / "r.json").provenance["max_num_batched_tokens"] == limit
+        else:
+            with pytest.raises(ImportFormatError, match="max_num_batched_tokens: expected an integer of at least 1"):
+                qf.import_trace(tmp_path / "r.json")
+
+
 def test_an_imported_trace_survives_its_container(tmp_path):
     trace = qf.import_trace(RECORDED / "long" / "awq-eager.json", 0)
     trace.save(tmp_path / "t")

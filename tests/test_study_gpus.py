@@ -22,7 +22,7 @@ import qforensics as qf
 from forensics_doubles import PROMPTS, VARIANTS
 from qforensics import StudyVariant, Trace, _core
 from qforensics._gpu import gpus_of, visible_gpu
-from qforensics._study_jobs import Board
+from qforensics._study_jobs import Board, Times
 
 PICKY = StudyVariant("picky", doubles.load_picky)
 BROKEN = StudyVariant("broken", doubles.load_broken)
@@ -247,6 +247,17 @@ def test_a_board_spares_loading():
     assert board.take(0) is None  # one job is not worth a load
     board.abandon("a")
     assert board.take(1) is None
+
+
+def test_a_board_helps_where_that_is_sooner():
+    """Ten jobs of a second each are halved by a load of four seconds, not by one of six."""
+    for load, wanted in ((4.0, ("a", 0)), (6.0, None)):
+        times = Times()
+        times.loaded("a", load)
+        for _ in range(3):
+            times.ran("a", 1.0)
+        assert Board({"a": range(10)}, {0: "a"}, times).take(1) == wanted
+        assert Board({"a": range(10)}, {}, times).take(1) == ("a", 0)  # nobody else has it
 
 
 def test_jobs_survive_pickle_with_their_bits():

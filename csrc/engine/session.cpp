@@ -1,7 +1,6 @@
 #include "engine/session.h"
 
 #include <algorithm>
-#include <optional>
 
 namespace qf {
 namespace {
@@ -40,8 +39,7 @@ class Session {
     for (size_t i = 0; i < requests.size(); ++i) {
       const SequenceRequest& request = requests[i];
       require(!request.prompt.empty(), "sequence ", i, ": the prompt is empty");
-      const int64_t capacity =
-          static_cast<int64_t>(request.prompt.size()) + std::max<int64_t>(request.new_tokens, 1);
+      const int64_t capacity = static_cast<int64_t>(request.prompt.size()) + std::max<int64_t>(request.new_tokens, 1);
       running_.push_back({&request, &result_.sequences[i], model.new_cache(capacity)});
     }
   }
@@ -52,18 +50,21 @@ class Session {
     model_.take_notes();
     for (std::vector<Part> parts = schedule(); !parts.empty(); parts = schedule()) {
       const bool prefill = std::any_of(parts.begin(), parts.end(), [](const Part& part) { return part.of_prompt(); });
-      if (!prefill && !prefill_notes_) prefill_notes_ = model_.take_notes();
       const int64_t rows = step(parts);
       result_.steps.push_back({prefill, rows});
+      add_notes(prefill ? result_.prefill_notes : result_.decode_notes);
       progress(done += rows, total);
     }
-    PathNotes rest = model_.take_notes();
-    result_.decode_notes = prefill_notes_ ? std::move(rest) : PathNotes{};
-    result_.prefill_notes = prefill_notes_ ? std::move(*prefill_notes_) : std::move(rest);
     return std::move(result_);
   }
 
  private:
+  void add_notes(PathNotes& notes) {
+    PathNotes found = model_.take_notes();
+    notes.unconfirmed.merge(found.unconfirmed);
+    notes.racing.merge(found.racing);
+  }
+
   /// Who runs in the next step, by the order of the sequences.
   std::vector<Part> schedule() {
     std::vector<Part> parts;
@@ -122,6 +123,7 @@ class Session {
     const bool every_row = static_cast<int64_t>(last.size()) == hidden.size(0);
     model_.logits(every_row ? hidden : at::cat(last), [&](int64_t first, const at::Tensor& logits) {
       std::vector<RowCapture> captures;
+      captures.reserve(static_cast<size_t>(logits.size(0)));
       for (int64_t i = 0; i < logits.size(0); ++i)
         captures.push_back(next_row(*sampled[static_cast<size_t>(first + i)]));
       capture_logprobs(model_, logits, captures, options_.top_k);
@@ -147,7 +149,6 @@ class Session {
   const RequestedIds no_ids_;
   std::vector<Running> running_;
   SessionResult result_;
-  std::optional<PathNotes> prefill_notes_;
 };
 
 }  // namespace

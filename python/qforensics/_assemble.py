@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,11 +29,9 @@ _MERGED = {  # vLLM merges these: the kernels see the sum of their columns
 }
 
 _NORMS = {
-    "input_norm": "input_layernorm",
-    "post_attention_norm": "post_attention_layernorm",
-    "q_norm": "self_attn.q_norm",
-    "k_norm": "self_attn.k_norm",
-}
+    "input_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm",
+    "q_norm": "self_attn.q_norm", "k_norm": "self_attn.k_norm",
+}  # fmt: skip
 
 
 def stored(array: np.ndarray, dtype: str) -> np.ndarray:
@@ -145,9 +143,6 @@ class _Assembly:
         plain = self.dequantize and isinstance(linear, QuantizedLinear)
         return DenseLinear(linear.dequantize(), linear.bias) if plain else linear
 
-    def set_tensor(self, name: str, layer: int, source: str) -> None:
-        self.set_part(layer, self.read_tensor(name, source))
-
     def read_tensor(self, name: str, source: str) -> _Part:
         with self.named(source):
             return _Part("set_tensor", name, source, (stored(self.checkpoint.tensor(source), self.dtype),))
@@ -169,16 +164,18 @@ class _Assembly:
         k, n = linear.codes.shape
         return self.kernel((n, k, linear.group_size)), options, _pack_codes(linear), bias
 
-    def set_head(self) -> tuple[bool, tuple[str, ...]]:
-        """Whether rows of the embedding come from its panels, and what no recording confirms about it."""
+    def head(self) -> tuple[_Part, bool, tuple[str, ...]]:
+        """The lm_head, whether rows of the embedding come from its panels, and what no recording confirms about it."""
         head, notes = _head(self.read("lm_head"))
         tied = self.checkpoint.config.tie_embeddings and isinstance(head, DenseLinear)
         release_unused()  # what dequantizing left
         with self.named("lm_head"):
             packed = self.packed(head)
             del head  # the largest array of the load; the engine's copy is the next one
-            self.engine.set_linear("lm_head", -1, *packed)
-        return tied, notes
+        return _Part("set_linear", "lm_head", "lm_head", packed), tied, notes
+
+    def embedding(self) -> _Part:
+        return self.read_tensor("embedding", "model.embed_tokens.weight")
 
     def layer_parts(self, layer: int) -> Iterator[_Part]:
         prefix = f"model.layers.{layer}."
@@ -192,21 +189,17 @@ class _Assembly:
             if self.checkpoint.config.qk_norm or name not in ("q_norm", "k_norm"):
                 yield self.read_tensor(name, f"{prefix}{end}.weight")
 
-    def whole_layer(self, layer: int) -> list[_Part]:
-        return list(self.layer_parts(layer))
-
-    def layers(self, count: int, ahead: int) -> Iterator[Iterable[_Part]]:
-        """Parts of every layer in order; `ahead` layers are read at a time, or, with 0, each part when it is taken."""
-        if ahead == 0:
+    def layers(self, count: int, ahead: int, pool: ThreadPoolExecutor | None) -> Iterator[Iterable[_Part]]:
+        """Parts of every layer in order: `ahead` layers are in work at a time, or, without a pool, a part at a time."""
+        if pool is None:
             yield from (self.layer_parts(layer) for layer in range(count))
             return
-        with ThreadPoolExecutor(max_workers=ahead) as pool:
-            queue: deque[Future[list[_Part]]] = deque()
-            for layer in range(count + ahead):
-                if layer < count:
-                    queue.append(pool.submit(self.whole_layer, layer))
-                if layer >= ahead:
-                    yield queue.popleft().result()
+        queue: deque[Future[list[_Part]]] = deque()
+        for layer in range(count + ahead):
+            if layer < count:
+                queue.append(pool.submit(list, self.layer_parts(layer)))
+            if layer >= ahead:
+                yield queue.popleft().result()
 
     @contextmanager
     def named(self, name: str) -> Iterator[None]:
@@ -243,7 +236,7 @@ def assemble(
     dequantize
         Whether quantized layers become dense ones (GGUF, which runs as fp16).
     ahead
-        Layers that are read side by side, by a thread each; 0: one part at a time, which takes the least memory.
+        Layers that are read side by side, beside the lm_head and the embedding; 0: one part at a time, in least memory.
 
     Raises
     ------
@@ -252,16 +245,24 @@ def assemble(
     """
     assembly = _Assembly(engine, checkpoint, kernel, dense_kernel, dtype, dequantize)
     layers = checkpoint.config.num_layers
-    # the largest first, while nothing else is held: its file pages, its array and its panels exist side by side
-    tied, notes = assembly.set_head()
-    for layer, parts in enumerate(assembly.layers(layers, min(ahead, layers))):
-        for part in parts:
-            assembly.set_part(layer, part)
-        if progress:
-            progress(layer + 1, layers + 1)
-    assembly.set_tensor("final_norm", -1, "model.norm.weight")
-    if not tied:
-        assembly.set_tensor("embedding", -1, "model.embed_tokens.weight")
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(max_workers=ahead + 2)) if ahead else None
+        later_head = pool.submit(assembly.head) if pool else None
+        later_table = pool.submit(assembly.embedding) if pool and not checkpoint.config.tie_embeddings else None
+        if later_head is None:
+            part, tied, notes = assembly.head()  # the largest first, while nothing else is held
+            assembly.set_part(-1, part)
+        for layer, parts in enumerate(assembly.layers(layers, min(ahead, layers), pool)):
+            for part in parts:
+                assembly.set_part(layer, part)
+            if progress:
+                progress(layer + 1, layers + 1)
+        if later_head is not None:
+            part, tied, notes = later_head.result()
+            assembly.set_part(-1, part)
+        assembly.set_part(-1, assembly.read_tensor("final_norm", "model.norm.weight"))
+        if not tied:
+            assembly.set_part(-1, later_table.result() if later_table else assembly.embedding())
     if progress:
         progress(layers + 1, layers + 1)
     return notes

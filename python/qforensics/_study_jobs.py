@@ -12,7 +12,7 @@ import numpy as np
 from qforensics._repeat_worker import Replayer
 from qforensics.trace import Trace
 
-__all__ = ["Board", "Cell", "Generate", "Job", "Replay", "Report", "replays_of"]
+__all__ = ["Board", "Cell", "Generate", "Job", "Replay", "Report", "Times", "replays_of"]
 
 Cell = tuple[str | int, ...]
 Report = Callable[[int, int], None]
@@ -82,6 +82,29 @@ def _require_same_ids(replay: Trace, reference: Trace) -> None:
         raise ValueError("the replay's ids are not the reference's: a replay takes ids and gives them back")
 
 
+class Times:
+    """What loading a variant and running one of its jobs took, in seconds; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._loads: dict[str, float] = {}
+        self._jobs: dict[str, list[float]] = {}
+
+    def loaded(self, variant: str, seconds: float) -> None:
+        """Note a load."""
+        self._loads[variant] = seconds
+
+    def ran(self, variant: str, seconds: float) -> None:
+        """Note a job."""
+        self._jobs.setdefault(variant, []).append(seconds)
+
+    def is_worth_a_load(self, variant: str, jobs: int) -> bool:
+        """Whether so many jobs end earlier where another runner loads the model to take its share of them."""
+        load, ran = self._loads.get(variant), self._jobs.get(variant)
+        if load is None or not ran:
+            return jobs > 1
+        return jobs > 1 and load < jobs / 2 * sum(ran) / len(ran)
+
+
 class Board:
     """Jobs of variants, taken one by one by runners that hold a model each; safe to share between threads.
 
@@ -91,10 +114,15 @@ class Board:
         Variant -> its jobs, in order.
     held
         Runner -> the variant whose model it has loaded, if any. Loading takes long, so a runner goes on with its own
-        variant, then takes one that no other holds, then helps the one with most jobs left.
+        variant, then takes one that no other holds, then helps the one with most jobs left, where that is worth it.
+    times
+        By which that is decided.
     """
 
-    def __init__(self, jobs: Mapping[str, Iterable[int]], held: Mapping[Hashable, str | None]) -> None:
+    def __init__(
+        self, jobs: Mapping[str, Iterable[int]], held: Mapping[Hashable, str | None], times: Times | None = None
+    ) -> None:
+        self._times = times or Times()
         self._left = {variant: list(indices) for variant, indices in jobs.items()}
         self._held = dict(held)
         self._lock = threading.Lock()
@@ -126,5 +154,5 @@ class Board:
         free = [variant for variant, left in self._left.items() if left and variant not in others]
         if free:
             return free[0]
-        most = max(self._left, key=lambda variant: len(self._left[variant]), default=None)
-        return most if most is not None and len(self._left[most]) > 1 else None
+        worth = [name for name, left in self._left.items() if self._times.is_worth_a_load(name, len(left))]
+        return max(worth, key=lambda name: len(self._left[name]), default=None)

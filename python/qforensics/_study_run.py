@@ -12,7 +12,7 @@ from typing import Any
 
 from qforensics._gpu import visible_gpu
 from qforensics._repeat_worker import Replayer, generate_repeats, run_in_process
-from qforensics._study_jobs import Board, Cell, Job
+from qforensics._study_jobs import Board, Cell, Job, Times
 from qforensics._study_worker import Here, RunError, Runner, Worker
 from qforensics._workdir import WorkDir
 from qforensics.study_result import StudyError
@@ -91,6 +91,7 @@ class StudyRun:
         self.errors: list[StudyError] = []
         self.done = 0
         self._ended = False
+        self._times = Times()
         self.started = time.monotonic()
         self._gpus = [{"CUDA_VISIBLE_DEVICES": visible_gpu(gpu)} for gpu in gpus]
         self._runners: list[Runner] = [Worker(environment) for environment in self._gpus] or [Here()]
@@ -121,7 +122,7 @@ class StudyRun:
         """Run every variant's unfinished jobs. A failure is its variant's, and the first one in order is kept."""
         jobs = {variant.name: list(mine) for variant, mine in plan}
         left = {name: [i for i, job in enumerate(mine) if not self._is_kept(job)] for name, mine in jobs.items()}
-        board = Board(left, {index: runner.held for index, runner in enumerate(self._runners)})
+        board = Board(left, {index: runner.held for index, runner in enumerate(self._runners)}, self._times)
         failures: dict[str, list[_Failure]] = {name: [] for name in jobs}
         by_name = {variant.name: variant for variant, _ in plan}
 
@@ -184,6 +185,7 @@ class StudyRun:
                 self.under_way(f"load {variant.name}", 0.0)
             elif event == "loaded":
                 began = time.monotonic()
+                self._times.loaded(variant.name, facts[0])
                 with self._lock:
                     self.work.note("loaded", (variant.name,), seconds=round(facts[0], 6))
             else:
@@ -192,6 +194,7 @@ class StudyRun:
 
         traces = runner.run(variant.name, variant.loader, job.work, tell)
         seconds = (time.monotonic() - began) / len(traces)
+        self._times.ran(variant.name, seconds * len(traces))
         for cell, trace in zip(job.cells, traces, strict=True):
             if self.work.load(*cell) is not None:
                 continue  # a batch of which a part was kept
