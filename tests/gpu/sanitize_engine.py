@@ -27,13 +27,15 @@ def write(folder: Path) -> None:
 def run(folder: Path) -> None:
     import qforensics as qf
 
-    for form, variant, device, profile in (
-        ("fp16", "fp16", "h200", "fp32"), ("awq", "awq", "a100", None), ("fp16", "fp16", "h200", None),
+    for form, variant, device, profile, executor in (
+        ("fp16", "fp16", "h200", "fp32", "cuda"), ("awq", "awq", "a100", None, "cuda"),
+        ("fp16", "fp16", "h200", None, "cuda"), ("fp16", "fp16", "h200", None, "native"),
+        ("awq", "awq", "h200", None, "native"),
     ):  # fmt: skip
-        model = qf.load_model(folder / form, variant, device, profile, executor="cuda")
+        model = qf.load_model(folder / form, variant, device, profile, executor=executor)
         traces = model.generate_batch([list(range(5, 75)), [7, 8, 9]], max_new_tokens=3, top_k=5)
         model.teacher_force_batch(traces, top_k=2)
-        print(variant, device, profile or "", traces[0].numbers_digest[:12], flush=True)
+        print(variant, device, executor, profile or "", traces[0].numbers_digest[:12], flush=True)
 
 
 if __name__ == "__main__":

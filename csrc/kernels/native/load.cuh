@@ -49,6 +49,14 @@ __device__ __forceinline__ uint32_t nibbles(uint32_t bits) {
   return out;
 }
 
+/// Brings `bytes` (a multiple of 16, from an address of that) to the second-level cache; nothing waits for it. One
+/// thread asks. Hopper and later (PTX ISA: cp.async.bulk.prefetch).
+__device__ __forceinline__ void prefetch_to_cache(const void* from, int bytes) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#endif
+}
+
 __device__ __forceinline__ uint32_t word_of(const uint4& v, int i) {
   return i == 0 ? v.x : (i == 1 ? v.y : (i == 2 ? v.z : v.w));
 }

@@ -10,6 +10,7 @@ namespace {
 struct TinyArithmetic {
   using Partial = float;
   static constexpr int kUnitsPerChunk = 4;
+  static constexpr int kFewRowColumns = 2;  // measured on an H200
   static constexpr ManyRowTiles kManyRows = {{2, 8}, {2, 8}};
 
   /// Stored offsets join (q - 8) * s where the zero point is 8 and they are bf16 numbers, as torchao's are.

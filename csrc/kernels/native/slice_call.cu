@@ -23,12 +23,12 @@ int group_shift(const Plan& plan) {
   return plan.group == plan.k ? 30 : std::countr_zero(static_cast<uint64_t>(plan.group / kUnit));
 }
 
-SliceTile slice_tile(int64_t m, int64_t n, int sm_count, const ManyRowTiles& many) {
+SliceTile slice_tile(int64_t m, int64_t n, int sm_count, int few_row_columns, const ManyRowTiles& many) {
   const int64_t tiles = (n + kTileColumns - 1) / kTileColumns;
   const auto fills = [&](int columns, double times) {
     return tiles % columns == 0 && static_cast<double>(tiles / columns) >= times * sm_count;
   };
-  if (m <= 8) return {fills(2, 4.0) ? 2 : 1, 1};
+  if (m <= 8) return {fills(few_row_columns, 4.0) ? few_row_columns : 1, 1};
   if (m <= 32) return {fills(2, 1.2) ? 2 : 1, m <= 16 ? 2 : 4};
   if (fills(many.wide.columns, 2.0)) return many.wide;
   return tiles % many.narrow.columns == 0 ? many.narrow : SliceTile{1, 4};

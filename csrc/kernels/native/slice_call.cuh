@@ -6,7 +6,6 @@
 #include "base/half.h"
 #include "kernels/native/native_kernels.h"
 #include "kernels/native/slice_gemm.cuh"
-#include "kernels/native/slice_stream.cuh"
 
 namespace qf::cuda {
 
@@ -110,7 +109,8 @@ std::string refuse_slices(const Plan& plan);
 /// Unit of 32 k to group, as a shift; refuse_slices lets only such groups pass.
 int group_shift(const Plan& plan);
 
-SliceTile slice_tile(int64_t m, int64_t n, int sm_count, const ManyRowTiles& many);
+/// few_row_columns: tiles of columns per block to 8 rows, where blocks are plenty.
+SliceTile slice_tile(int64_t m, int64_t n, int sm_count, int few_row_columns, const ManyRowTiles& many);
 
 inline bool has_rest(const SliceMap& map) { return map.k % map.chunk() != 0; }
 
@@ -119,8 +119,9 @@ class SliceCall : public NativeCall {
  public:
   SliceCall(const Plan& plan, const SliceMap& map, const Gpu& gpu)
       : SliceCall(plan, map,
-                  has_rest(map) ? SliceTile{1, plan.m <= 8 ? 1 : 4}
-                                : slice_tile(plan.m, plan.n, gpu.sm_count, Arithmetic::kManyRows),
+                  has_rest(map)
+                      ? SliceTile{1, plan.m <= 8 ? 1 : 4}
+                      : slice_tile(plan.m, plan.n, gpu.sm_count, Arithmetic::kFewRowColumns, Arithmetic::kManyRows),
                   gpu) {}
   SliceCall(const Plan& plan, const SliceMap& map, SliceTile tile, const Gpu& gpu)
       : plan_(plan), map_(map), tile_(tile), overlapped_(gpu.compute_capability >= 90), sm_count_(gpu.sm_count) {}
@@ -148,9 +149,10 @@ class SliceCall : public NativeCall {
                                : launch_tile<PlainRows, 1, 4, 2, 1, true>(all, context);
       }
     }
-    if (tile_.rows == 1 && overlapped_ && launch_stream(all, context)) return;
     switch (tile_.columns * 10 + tile_.rows) {
-      case 11: return launch_tile<PlainRows, 1, 1, 4, 3>(all, context);
+      case 11:  // where two blocks are all that an SM gets, they have more registers
+        if (all.tiles <= 2 * sm_count_) return launch_tile<PlainRows, 1, 1, 4, 2>(all, context);
+        return launch_tile<PlainRows, 1, 1, 4, 3>(all, context);
       case 21: return launch_tile<PlainRows, 2, 1, 4, 2>(all, context);
       case 12: return launch_tile<PlainRows, 1, 2, 4, 2>(all, context);
       case 22: return launch_tile<PlainRows, 2, 2, 2, 2>(all, context);
@@ -165,24 +167,6 @@ class SliceCall : public NativeCall {
  private:
   int units() const { return (map_.k + kUnit - 1) / kUnit; }
   int64_t row_blocks() const { return (plan_.m + tile_.rows * kTileRows - 1) / (tile_.rows * kTileRows); }
-  /// False where the activations leave no room for a ring.
-  bool launch_stream(const SliceArgs& args, const NativeContext& context) const {
-    const bool few = args.tiles <= 2 * sm_count_;  // two blocks on an SM, each with more under way
-    return (few && launch_stream<16, 2>(args, context)) || launch_stream<12, 3>(args, context) ||
-           launch_stream<8, 3>(args, context) || launch_stream<8, 2>(args, context);
-  }
-  template <int kStages, int kBlocks>
-  bool launch_stream(const SliceArgs& args, const NativeContext& context) const {
-    constexpr int kSharedBytes = (228 << 10), kOwn = 1 << 10;  // of an SM; what the runtime keeps of each block's
-    const int bytes = stream_bytes<Arithmetic, kStages>(map_, static_cast<int>(plan_.m));
-    if ((bytes + kOwn) * kBlocks > kSharedBytes) return false;
-    auto* kernel = slice_stream<Arithmetic, kStages, kBlocks>;
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory of slices");
-    const int resident = sm_count_ * kBlocks, rounds = (args.tiles + resident - 1) / resident;
-    const dim3 grid(static_cast<unsigned>((args.tiles + rounds - 1) / rounds));
-    launch(kernel, {grid, dim3(kSlices * 32), static_cast<size_t>(bytes), true}, context.stream, "slice_stream", args);
-    return true;
-  }
   template <int T, int R, int D, int kBlocks>
   void launch_arranged(const SliceArgs& args, const NativeContext& context) const {
     const int64_t count = row_blocks() * R * units() * 32;

@@ -105,6 +105,15 @@ struct SliceWarp {
 #pragma unroll
     for (int d = 0; d < D; ++d) fetch_weights(d, 0);
   }
+  /// Asks for the rest of a short slice, as much again as registers hold: it comes nearer while kernels ahead on the
+  /// stream still run. (More would be in the way of what these read.)
+  __device__ void prefetch_rest() const {
+    const int rest = (units + 1) / 2 - D;
+    if (lane != 0 || rest <= 0 || rest > D) return;
+#pragma unroll
+    for (int t = 0; t < T; ++t) prefetch_to_cache(codes[t] + D * 32, rest * 32 * static_cast<int>(sizeof(uint4)));
+    if (slice == 0) prefetch_to_cache(numbers, T * args.groups * 8 * static_cast<int>(sizeof(uint2)));
+  }
   template <bool kWhole>
   __device__ void round(int first) {
 #pragma unroll
@@ -176,18 +185,6 @@ struct SlicePartials {
   }
 };
 
-/// Adds the slices of block `block` of columns and writes the outputs.
-template <class Arithmetic, class Partials>
-__device__ void write_totals(const SliceArgs& args, const Partials& partials, int block) {
-  for (int i = static_cast<int>(threadIdx.x); i < Partials::kRows * Partials::kColumns; i += kSlices * 32) {
-    const int row = i / Partials::kColumns, column = i % Partials::kColumns;
-    const int64_t out_row = static_cast<int64_t>(blockIdx.y) * Partials::kRows + row;
-    const int out_column = block * Partials::kColumns + column;
-    if (out_row >= args.rows.m || out_column >= args.n) continue;
-    args.out[out_row * args.ldo + out_column] = Arithmetic::finish(partials.total(row, column), args.bias, out_column);
-  }
-}
-
 /// kRest: whole chunks leave something over.
 template <class Arithmetic, template <int, int> class Rows, int T, int R, int D, int kBlocks, bool kRest>
 __global__ void __launch_bounds__(kSlices * 32, kBlocks) slice_gemm(const SliceArgs args) {
@@ -196,6 +193,7 @@ __global__ void __launch_bounds__(kSlices * 32, kBlocks) slice_gemm(const SliceA
   let_next_kernel_start();
   SliceWarp<Arithmetic, Rows, T, R, D> warp(args, shared);
   warp.start();
+  warp.prefetch_rest();
   wait_for_earlier_kernels();
   warp.walk();
   if constexpr (kRest) warp.walk_rest();
@@ -203,7 +201,13 @@ __global__ void __launch_bounds__(kSlices * 32, kBlocks) slice_gemm(const SliceA
   const Partials partials{reinterpret_cast<typename Arithmetic::Partial*>(shared)};
   partials.store(warp.slice, warp.lane, warp.sum);
   __syncthreads();
-  write_totals<Arithmetic>(args, partials, static_cast<int>(blockIdx.x));
+  for (int i = static_cast<int>(threadIdx.x); i < Partials::kRows * Partials::kColumns; i += kSlices * 32) {
+    const int row = i / Partials::kColumns, column = i % Partials::kColumns;
+    const int64_t out_row = static_cast<int64_t>(blockIdx.y) * Partials::kRows + row;
+    const int out_column = static_cast<int>(blockIdx.x) * Partials::kColumns + column;
+    if (out_row >= args.rows.m || out_column >= args.n) continue;
+    args.out[out_row * args.ldo + out_column] = Arithmetic::finish(partials.total(row, column), args.bias, out_column);
+  }
 }
 
 }  // namespace qf::cuda

@@ -135,30 +135,18 @@ struct FlashBlock {
                                           *reinterpret_cast<const uint4*>(from), 0);
     }
   }
-  /// Asks for the part's keys and values while kernels ahead still run: the block that comes first into the SM's own
-  /// cache, the others into the common one. Kernels ahead write this call's tokens alone; those the SM's cache must not
-  /// hold yet.
+  /// Asks for the part's keys and values of earlier tokens while kernels ahead still run; these write the newest alone,
+  /// and to the same cache.
   __device__ void prefetch() const {
-    constexpr int kSector = 16, kSectors = L::head / kSector;  // elements; of a token
-    const int keys = tile.job.block_keys, first = tile.item.block_begin * keys;
-    const int end = min(tile.item.block_end * keys, tile.item.keys - tile.sequence.queries);
-    const int near = max(first, (tile.item.block_end - 1) * keys);
-    for (int i = static_cast<int>(threadIdx.x); i < (end - near) * kSectors; i += L::threads) {
-      const int key = near + i / kSectors, element = i % kSectors * kSector;
-      touch(k + key * tile.job.k_stride + element);
-      touch(v + key * tile.job.v_stride + element);
-    }
-    for (int key = first + static_cast<int>(threadIdx.x); key < min(near, end); key += L::threads) {
+    const int first = tile.item.block_begin * tile.job.block_keys;
+    const int last = min(tile.item.block_end * tile.job.block_keys, tile.item.keys);
+    for (int key = first + static_cast<int>(threadIdx.x); key < last; key += L::threads) {
 #pragma unroll
       for (int element = 0; element < L::head; element += 64) {  // lines of 128 bytes
         asm volatile("prefetch.global.L2 [%0];" ::"l"(k + key * tile.job.k_stride + element));
         asm volatile("prefetch.global.L2 [%0];" ::"l"(v + key * tile.job.v_stride + element));
       }
     }
-  }
-  __device__ static void touch(const uint16_t* from) {
-    uint32_t unused;
-    asm volatile("ld.global.ca.b32 %0, [%1];" : "=r"(unused) : "l"(from));
   }
   __device__ void load_keys(int key, int chunk) {
     in_flight.load_keys(k, tile.job.k_stride, key, tile.item.keys, chunk * kChunk);
