@@ -73,7 +73,7 @@ class PiecesCall final : public NativeCall {
         {static_cast<cuuint64_t>(args.lda) * 2, kPieceTileK * 2},
         {kPieceTileK, static_cast<cuuint32_t>(shape_.rows), 1},
         CU_TENSOR_MAP_SWIZZLE_128B};
-    kernels_.launch({all, tensor_map(rows), shape_, blocks_, all.stages * all.stage.bytes + kAlignment,
+    kernels_.launch({all, tensor_map(rows), shape_, blocks_, all.ring_bytes + kAlignment,
                      static_cast<cudaStream_t>(context.stream)});
   }
 
@@ -82,6 +82,7 @@ class PiecesCall final : public NativeCall {
     const RuleNumbers rule = rule_numbers(plan_, weight);
     const int number_words = kStripNumberWords * (rule == RuleNumbers::eight ? 1 : 2);
     const PiecesStage stage = stage_of(shape_, number_words);
+    const int stages = std::min(kMostStages, (shared_bytes_ - kAlignment) / stage.bytes);
     return {.items = items_.data(),
             .first = first_.data(),
             .codes = weight.codes.data(),
@@ -96,7 +97,8 @@ class PiecesCall final : public NativeCall {
             .strips = static_cast<int>(padded_strips(plan_.n)),
             .group_tiles = static_cast<int>(plan_.group / kPieceTileK),
             .number_words = number_words,
-            .stages = std::min(kMostStages, (shared_bytes_ - kAlignment) / stage.bytes),
+            .stages = stages,
+            .ring_bytes = stages * stage.bytes,
             .stage = stage};
   }
 
