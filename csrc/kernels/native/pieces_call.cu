@@ -121,8 +121,10 @@ std::string refuse_pieces(const Plan& plan, Narrow narrow) {
       plan.weight != (bf16 ? WeightRule::bf16_fma : WeightRule::fp16_fma)) {
     return "its weights are " + std::string(weight_rule_text(plan.weight));
   }
-  if (plan.group % kPieceTileK != 0)
+  if (plan.k % kPieceTileK != 0) return "takes K of a multiple of 64";
+  if (plan.group % kPieceTileK != 0) {
     return "takes groups of multiples of 64, the plan's are " + std::to_string(plan.group);
+  }
   if (plan.epilogue.channel_scale || plan.epilogue.bias == BiasRule::fused_scale) return "takes scales inside the sum";
   if (plan.n % 8 != 0 || plan.n > (1 << 22) || plan.m > (1 << 24)) return "takes N of multiples of 8 up to 2^22";
   return read_pieces_plan(plan, narrow, nullptr);

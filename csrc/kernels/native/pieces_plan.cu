@@ -109,7 +109,6 @@ void spread(std::vector<PieceItem> items, bool half_sums, int sm_count, PiecesSc
 }  // namespace
 
 std::string read_pieces_plan(const Plan& plan, Narrow narrow, std::vector<PieceRegion>* out) {
-  if (plan.k % kPieceTileK != 0) return "takes K of a multiple of 64";
   std::vector<std::vector<int32_t>> cuts;
   for (const Tree& tree : plan.trees) {
     cuts.push_back(ascending_cuts(tree, plan.k, narrow));
