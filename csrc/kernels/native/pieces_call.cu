@@ -73,7 +73,7 @@ class PiecesCall final : public NativeCall {
         {static_cast<cuuint64_t>(args.lda) * 2, kPieceTileK * 2},
         {kPieceTileK, static_cast<cuuint32_t>(shape_.rows), 1},
         CU_TENSOR_MAP_SWIZZLE_128B};
-    kernels_.launch({all, tensor_map(rows), shape_, blocks_, all.stages * all.stage.bytes + kAlignment,
+    kernels_.launch({all, tensor_map(rows), shape_, blocks_, all.ring_bytes + kAlignment,
                      static_cast<cudaStream_t>(context.stream)});
   }
 
@@ -82,6 +82,7 @@ class PiecesCall final : public NativeCall {
     const RuleNumbers rule = rule_numbers(plan_, weight);
     const int number_words = kStripNumberWords * (rule == RuleNumbers::eight ? 1 : 2);
     const PiecesStage stage = stage_of(shape_, number_words);
+    const int stages = std::min(kMostStages, (shared_bytes_ - kAlignment) / stage.bytes);
     return {.items = items_.data(),
             .first = first_.data(),
             .codes = weight.codes.data(),
@@ -96,7 +97,8 @@ class PiecesCall final : public NativeCall {
             .strips = static_cast<int>(padded_strips(plan_.n)),
             .group_tiles = static_cast<int>(plan_.group / kPieceTileK),
             .number_words = number_words,
-            .stages = std::min(kMostStages, (shared_bytes_ - kAlignment) / stage.bytes),
+            .stages = stages,
+            .ring_bytes = stages * stage.bytes,
             .stage = stage};
   }
 
@@ -119,8 +121,10 @@ std::string refuse_pieces(const Plan& plan, Narrow narrow) {
       plan.weight != (bf16 ? WeightRule::bf16_fma : WeightRule::fp16_fma)) {
     return "its weights are " + std::string(weight_rule_text(plan.weight));
   }
-  if (plan.group % kPieceTileK != 0)
+  if (plan.k % kPieceTileK != 0) return "takes K of a multiple of 64";
+  if (plan.group % kPieceTileK != 0) {
     return "takes groups of multiples of 64, the plan's are " + std::to_string(plan.group);
+  }
   if (plan.epilogue.channel_scale || plan.epilogue.bias == BiasRule::fused_scale) return "takes scales inside the sum";
   if (plan.n % 8 != 0 || plan.n > (1 << 22) || plan.m > (1 << 24)) return "takes N of multiples of 8 up to 2^22";
   return read_pieces_plan(plan, narrow, nullptr);

@@ -12,18 +12,18 @@ namespace qf::cuda {
 inline constexpr int kGroupThreads = 128;  // a warpgroup
 
 /// A warpgroup's part of a tile that is cut along K. Its threads own the same outputs in every piece.
-template <class Unit, int kRows, int kBlocks>
+template <class Unit, int kRows>
 class PieceMeeting {
  public:
   using Word = typename Sums<Unit, kRows>::Word;
-  static constexpr int kBlockWords = Sums<Unit, kRows>::kWords, kWords = kBlockWords * kBlocks;
-  using Own = Word[kBlocks][kBlockWords];
-  static_assert(kBlockWords % 4 == 0);
+  static constexpr int kWords = Sums<Unit, kRows>::kWords;
+  using Own = Word[kWords];
+  static_assert(kWords % 4 == 0);
 
   __device__ PieceMeeting(const PiecesArgs& args, const PieceItem& item, int group, int groups, int* seen)
       : mine_(item.piece),
         pieces_(item.pieces),
-        group_(group),
+        barrier_(1 + group),
         stride_(int64_t{groups} * kGroupThreads * kWords / 4),
         slots_(reinterpret_cast<uint4*>(args.partials) + item.slot * stride_ + group * kGroupThreads * (kWords / 4) +
                thread()),
@@ -33,42 +33,49 @@ class PieceMeeting {
   /// True for the last: the others' sums are in memory. Else this piece's sums have been left there.
   __device__ bool is_last(const Own& sums) const {
     if (thread() == 0) *seen_ = count();
-    meet(1 + group_, kGroupThreads);
+    meet(barrier_, kGroupThreads);
     bool last = *seen_ == pieces_ - 1;
     if (!last) {
       leave(sums);
       __threadfence();
-      meet(1 + group_, kGroupThreads);
+      meet(barrier_, kGroupThreads);
       if (thread() == 0) *seen_ = atomicAdd(counter_, 1);
-      meet(1 + group_, kGroupThreads);
+      meet(barrier_, kGroupThreads);
       last = *seen_ == pieces_ - 1;
     }
     __threadfence();
-    meet(1 + group_, kGroupThreads);  // all have read what was seen
+    meet(barrier_, kGroupThreads);  // all have read what was seen
     if (last && thread() == 0) *counter_ = 0;
     return last;
   }
-  /// sums = ((p0 + p1) + p2) + ...
+  /// sums = ((p0 + p1) + p2) + ...: the pieces before this one, this one, those after it.
   __device__ void add_all(Own& sums) const {
-    constexpr int kBatch = kWords < 16 ? kWords : 16;  // words whose loads are in flight together
 #pragma unroll
     for (int first = 0; first < kWords; first += kBatch) {
-      Word total[kBatch];
+      Word before[kBatch], next[kBatch];
+      if (mine_ > 0) load(0, first, before);
 #pragma unroll 1
-      for (int p = 0; p < pieces_; ++p) {
-        Word piece[kBatch];
+      for (int p = 1; p < mine_; ++p) {
+        load(p, first, next);
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) piece[i] = sums[(first + i) / kBlockWords][(first + i) % kBlockWords];
-        if (p != mine_) load(p, first, piece);
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) total[i] = p == 0 ? piece[i] : add(total[i], piece[i]);
+        for (int i = 0; i < kBatch; ++i) before[i] = add(before[i], next[i]);
       }
+      if (mine_ > 0) {
 #pragma unroll
-      for (int i = 0; i < kBatch; ++i) sums[(first + i) / kBlockWords][(first + i) % kBlockWords] = total[i];
+        for (int i = 0; i < kBatch; ++i) sums[first + i] = add(before[i], sums[first + i]);
+      }
+#pragma unroll 1
+      for (int p = mine_ + 1; p < pieces_; ++p) {
+        load(p, first, next);
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) sums[first + i] = add(sums[first + i], next[i]);
+      }
     }
   }
 
  private:
+  static constexpr int kBatch = kWords <= 32 ? (kWords < 16 ? kWords : 16) : 32;  // words loaded together
+
   __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
   __device__ int count() const {
     int value;
@@ -79,11 +86,10 @@ class PieceMeeting {
     uint4* to = slots_ + mine_ * stride_;
 #pragma unroll
     for (int i = 0; i < kWords / 4; ++i) {
-      const Word* four = sums[4 * i / kBlockWords] + 4 * i % kBlockWords;
+      const Word* four = sums + 4 * i;
       __stcg(to + i * kGroupThreads, make_uint4(bits(four[0]), bits(four[1]), bits(four[2]), bits(four[3])));
     }
   }
-  template <int kBatch>
   __device__ void load(int p, int first, Word (&piece)[kBatch]) const {
     const uint4* from = slots_ + p * stride_ + first / 4 * kGroupThreads;
 #pragma unroll
@@ -118,7 +124,7 @@ class PieceMeeting {
     }
   }
 
-  int mine_, pieces_, group_;
+  int mine_, pieces_, barrier_;
   int64_t stride_;  // from slot to slot
   uint4* slots_;
   int* counter_;

@@ -28,7 +28,7 @@ struct PiecesArgs {
   RuleNumbers rule;
   int strips, group_tiles;  // padded strips; k-tiles of a group
   int number_words;         // of a strip and group
-  int stages;
+  int stages, ring_bytes;   // slots of the pipeline, bytes of all
   PiecesStage stage;
 };
 

@@ -43,15 +43,9 @@ void add_rows(std::vector<PieceRegion>& regions, PieceRegion region) {
   regions.push_back(std::move(region));
 }
 
-/// Cycles of a k-tile on an SM, the slowest of: matrix units, instructions that make numbers of codes, bytes from the
-/// second-level cache, and what a warp needs from one stage to the next. Measured on no kernel: they only rank shapes.
-double tile_cycles(const PiecesShape& s) {
-  const double products = double{64} * s.rows * s.columns() / 2048, numbers = 1.25 * s.columns();
-  const double bytes = (s.rows * 128.0 + s.columns() * 36.0) / 32;
-  return std::max({products, numbers, bytes}) + 30;
-}
-
-constexpr int kRowsTogether = 16;  // row tiles whose activations neighbours in time share
+constexpr int kMostRows = kPiecesShapes[std::size(kPiecesShapes) - 1].rows * 16;
+constexpr int kRowsTogether = 16;     // row tiles whose activations neighbours in time share
+constexpr double kBytesPerNs = 70.0;  // between a multiprocessor and the second-level cache, about
 
 std::vector<PieceItem> items_of(const std::vector<PieceRegion>& regions, PiecesSchedule& schedule) {
   const PiecesShape& shape = schedule.shape;
@@ -89,20 +83,20 @@ void spread(std::vector<PieceItem> items, bool half_sums, int sm_count, PiecesSc
   const auto length = [](const PieceItem& i) { return i.k_end - i.k_begin; };
   std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) { return length(a) > length(b); });
   const auto blocks = std::min(items.size(), static_cast<size_t>(sm_count) * shape.blocks_per_sm);
+  const double occupied = std::min(1.0, static_cast<double>(blocks) / sm_count);
+  const double per_tile = shape.idle_ns + shape.busy_ns * occupied;
+  const double sums = shape.rows * shape.columns() * (half_sums ? 2.0 : 4.0);  // bytes
   std::vector<std::vector<PieceItem>> mine(blocks);
   using Load = std::pair<double, size_t>;
   std::priority_queue<Load, std::vector<Load>, std::greater<>> free;
   for (size_t b = 0; b < blocks; ++b) free.push({0.0, b});
-  const double per_tile = tile_cycles(shape), sums = shape.rows * shape.columns() * (half_sums ? 2.0 : 4.0);
-  const double together =
-      std::clamp(static_cast<double>(blocks) / sm_count, 1.0, static_cast<double>(shape.blocks_per_sm));
   for (const PieceItem& item : items) {
     auto [load, b] = free.top();
     free.pop();
-    load += length(item) * per_tile + 600 + sums / 64 + (item.pieces > 1 ? sums / 16 : 0);
+    load += length(item) * per_tile + 500 + (item.pieces > 1 ? sums / kBytesPerNs : 0);
     mine[b].push_back(item);
     free.push({load, b});
-    schedule.cycles = std::max(schedule.cycles, load * together);
+    schedule.ns = std::max(schedule.ns, load);
   }
   for (auto& list : mine) {
     std::stable_sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.pieces > b.pieces; });
@@ -115,7 +109,6 @@ void spread(std::vector<PieceItem> items, bool half_sums, int sm_count, PiecesSc
 }  // namespace
 
 std::string read_pieces_plan(const Plan& plan, Narrow narrow, std::vector<PieceRegion>* out) {
-  if (plan.k % kPieceTileK != 0) return "takes K of a multiple of 64";
   std::vector<std::vector<int32_t>> cuts;
   for (const Tree& tree : plan.trees) {
     cuts.push_back(ascending_cuts(tree, plan.k, narrow));
@@ -139,12 +132,14 @@ PiecesSchedule schedule_pieces(const std::vector<PieceRegion>& regions, bool hal
   for (const PiecesShape& shape : kPiecesShapes) {
     if (half_sums && shape.rows < 16) continue;  // a thread's fp16 sums come in fours of words
     const bool too_large = shape.rows > 16 && shape.rows >= 2 * most_rows;
-    if (too_large) continue;
+    const bool too_small =
+        16 * shape.rows < std::min(most_rows, kMostRows) || (shape.rows < 16 && shape.rows < most_rows);
+    if (too_large || too_small) continue;
     PiecesSchedule schedule;
     schedule.shape = shape;
     std::vector<PieceItem> items = items_of(regions, schedule);
     spread(std::move(items), half_sums, sm_count, schedule);
-    if (best.items.empty() || schedule.cycles < best.cycles) best = std::move(schedule);
+    if (best.items.empty() || schedule.ns < best.ns) best = std::move(schedule);
   }
   return best;
 }

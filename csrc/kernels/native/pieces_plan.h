@@ -18,18 +18,20 @@ struct PieceRegion {
 /// string.
 std::string read_pieces_plan(const Plan& plan, Narrow narrow, std::vector<PieceRegion>* regions);
 
-/// One block's tile: warpgroups side by side over the columns, each with blocks of 64.
+/// A block's tile: two warpgroups (one below 32 rows) side by side over the columns, each with 64 of them. How long a
+/// k-tile takes a block was measured on an H200 (benchmarks/results/native_machete_h200.md): idle_ns, and busy_ns more
+/// per block and multiprocessor. The numbers rank shapes and nothing else.
 struct PiecesShape {
   int rows;           // of activations: an instruction's n
-  int blocks;         // of 64 columns per warpgroup
   int groups;         // warpgroups
   int blocks_per_sm;  // that run at once
+  int idle_ns, busy_ns;
 
-  int columns() const { return 64 * blocks * groups; }
+  int columns() const { return 64 * groups; }
 };
 
-inline constexpr PiecesShape kPiecesShapes[] = {{8, 1, 1, 4},  {16, 1, 1, 4},  {32, 1, 2, 2},
-                                                {64, 1, 2, 2}, {128, 1, 2, 1}, {128, 2, 2, 1}};
+inline constexpr PiecesShape kPiecesShapes[] = {{8, 1, 4, 150, 350},  {16, 1, 4, 220, 330},  {32, 2, 2, 270, 130},
+                                                {64, 2, 2, 240, 300}, {128, 2, 1, 300, 100}, {256, 2, 1, 550, 170}};
 
 /// A piece of a tile: what one block computes at a time.
 struct PieceItem {
@@ -46,7 +48,7 @@ struct PiecesSchedule {
   std::vector<PieceItem> items;  // block after block
   std::vector<int32_t> first;    // of each block, and the end
   int slots = 0, counters = 0;
-  double cycles = 0;  // of the slowest block, estimated
+  double ns = 0;  // of the slowest block, estimated
 };
 
 /// The shape and schedule that end first by the estimate. `half_sums`: fp16 accumulators.
