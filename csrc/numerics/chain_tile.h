@@ -78,8 +78,7 @@ struct Tile {
   // 16 terms of 25 fraction bits may pass 2^31: sum them in two halves and watch the signs of their sum.
   static constexpr int kHalf = L == 16 ? 8 : L;
   // The least sum of codes whose E is at or above a subnormal fp16 accumulator's.
-  static constexpr int kLeastUsual =
-      kHalfOut ? kSubnormalExponent - Codes::kToField : Codes::kLargestZero + 1;
+  static constexpr int kLeastUsual = kHalfOut ? kSubnormalExponent - Codes::kToField : Codes::kLargestZero + 1;
   // Without a floor of the unit's own, a lane below Codes::kLowest may have no product but zeros.
   static constexpr int kLowest = kHalfOut ? 1 : Codes::kLowest;
 
@@ -186,8 +185,8 @@ struct Tile {
       const Int largest =
           from_zero ? products_exponent(products, c) : largest_exponent<careful>(products, c, state.acc[c]);
       if constexpr (careful) range = V::max_unsigned(range, V::sub(largest, V::set(kLowest << 23)));  // wraps below
-      scale[c] = V::as_float(V::sub(V::set((254 + fraction) << 23), largest));  // 2^(F - E)
-      unscale[c] = V::as_float(V::sub(largest, V::set(fraction << 23)));        // 2^(E - F)
+      scale[c] = V::as_float(V::sub(V::set((254 + fraction) << 23), largest));                        // 2^(F - E)
+      unscale[c] = V::as_float(V::sub(largest, V::set(fraction << 23)));                              // 2^(E - F)
       low[c] = from_zero ? V::set(0) : V::truncate(V::mul(state.acc[c], scale[c]));
       high[c] = V::set(0);
     }
@@ -212,7 +211,8 @@ struct Tile {
         after[c] = V::round_half(V::mul(cut, unscale[c]));
       }
     }
-    if (L != kHalf && V::any_negative(overflow)) [[unlikely]] return exact_step(row, k, state), true;
+    if (L != kHalf && V::any_negative(overflow)) [[unlikely]]
+      return exact_step(row, k, state), true;
     if constexpr (careful) {
       if (V::any_above(range, (kHighest - kLowest) << 23) && !all_outside_are_zero(sums, state))
         return exact_step(row, k, state), true;

@@ -63,13 +63,13 @@ def _make_runtime(
     return runtime
 
 
-def _named(name: str, array: ArrayLike) -> tuple[str, "NDArray[np.generic]"]:
+def _named(name: str, array: ArrayLike) -> tuple[str, NDArray[np.generic]]:
     """Name of the format and the array as the core takes it."""
     bits = to_bits(name, array)
     return FORMATS[np.asarray(array).dtype], bits
 
 
-def _values(name: str, array: "NDArray[np.generic]") -> "NDArray[np.generic]":
+def _values(name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
     return array.view(DTYPES[name])
 
 
@@ -85,7 +85,7 @@ def definitions() -> list[tuple[str, str, str]]:
 
 def embedding(
     table: ArrayLike, ids: ArrayLike, *, profile: str = PROFILE, compute_major: int = 9, executor: str = "cpu"
-) -> "NDArray[np.generic]":
+) -> NDArray[np.generic]:
     """Rows of `table` [vocabulary, columns] at `ids` [rows]."""
     name, bits = _named("table", table)
     run = _runtime("embedding", None, profile, compute_major, None, executor)
@@ -102,7 +102,7 @@ def rms_norm(
     definition: str | None = None,
     isa: str | None = None,
     executor: str = "cpu",
-) -> "NDArray[np.generic]":
+) -> NDArray[np.generic]:
     """RMS norm of the last axis of `x` [rows, columns] or [tokens, heads, columns] (the per-head norm of Qwen3)."""
     name, bits = _named("x", x)
     w = to_bits("weight", weight, DTYPES[name])
@@ -121,7 +121,7 @@ def fused_add_rms_norm(
     definition: str | None = None,
     isa: str | None = None,
     executor: str = "cpu",
-) -> tuple["NDArray[np.generic]", "NDArray[np.generic]"]:
+) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
     """RMS norm of `x` + `residual` (both [rows, columns]), and that sum, the new residual."""
     name, bits = _named("x", x)
     r = to_bits("residual", residual, DTYPES[name])
@@ -136,13 +136,13 @@ def rotary_cache(
     theta: float,
     head_size: int,
     positions: int,
-    dtype: "np.dtype[np.generic] | type" = np.float16,
+    dtype: np.dtype[np.generic] | type = np.float16,
     llama3: tuple[float, float, float, int] | None = None,
     profile: str = PROFILE,
     compute_major: int = 9,
     definition: str | None = None,
     executor: str = "cpu",
-) -> "NDArray[np.generic]":
+) -> NDArray[np.generic]:
     """Cosines and sines [positions, head_size]; `llama3`: factor, low and high frequency factor, original positions."""
     name = FORMATS[np.dtype(dtype)]
     factor, low, high, original = llama3 or (1.0, 1.0, 4.0, 8192)
@@ -160,7 +160,7 @@ def rotary(
     definition: str | None = None,
     isa: str | None = None,
     executor: str = "cpu",
-) -> "NDArray[np.generic]":
+) -> NDArray[np.generic]:
     """`x` [tokens, heads, head_size] turned by `positions` [tokens]; `cache` as `rotary_cache` makes it."""
     name, bits = _named("x", x)
     table = to_bits("cache", cache, DTYPES[name])
@@ -176,7 +176,7 @@ def silu_and_mul(
     definition: str | None = None,
     isa: str | None = None,
     executor: str = "cpu",
-) -> "NDArray[np.generic]":
+) -> NDArray[np.generic]:
     """silu(gate) * up for `x` [rows, gate | up]."""
     name, bits = _named("x", x)
     run = _runtime("silu_and_mul", definition, profile, compute_major, isa, executor)
@@ -191,14 +191,14 @@ def attention(
     scale: float,
     sm_count: int = 132,
     unit: tuple[int, int, int] = (16, 25, -133),
-    panels: "Sequence[_core.KeyValuePanels]" = (),
+    panels: Sequence[_core.KeyValuePanels] = (),
     profile: str = PROFILE,
     compute_major: int = 9,
     definition: str | None = None,
     isa: str | None = None,
     executor: str = "cpu",
     scheme: str | None = None,
-) -> list["NDArray[np.generic]"]:
+) -> list[NDArray[np.generic]]:
     """Causal attention of a batch of sequences.
 
     Parameters

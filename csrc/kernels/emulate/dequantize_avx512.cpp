@@ -225,8 +225,7 @@ __m512i window_cells(const __m512i (&bits)[4]) {
                                                  _mm512_slli_epi32(bits[3], 1), _mm512_srli_epi32(bits[2], 7), kPick);
   const __m512i low = _mm512_ternarylogic_epi32(_mm512_set1_epi32(0xFF00), _mm512_srli_epi32(bits[1], 15),
                                                 _mm512_srli_epi32(bits[0], 23), kPick);
-  const __m512i fields =
-      _mm512_ternarylogic_epi32(_mm512_set1_epi32(static_cast<int>(0xFFFF0000u)), high, low, kPick);
+  const __m512i fields = _mm512_ternarylogic_epi32(_mm512_set1_epi32(static_cast<int>(0xFFFF0000u)), high, low, kPick);
   return _mm512_subs_epu8(fields, _mm512_set1_epi8(127 - kByteCode.bias));
 }
 
