@@ -127,7 +127,8 @@ def test_runs_say_what_no_recording_confirms() -> None:
 
     norm = ("rms_norm", ("fp16", zeros(2, 768), zeros(768), 1e-5))
     assert notes(9, [norm, attention("fp16", 30, 30, 64), attention("fp16", 1, 30, 64)]) == []
-    assert notes(9, [attention("bf16", 3, 3, 64), attention("fp16", 3, 3, 128), attention("fp16", 3, 9, 64)]) == []
+    assert notes(9, [attention("bf16", 3, 3, 64), attention("fp16", 3, 3, 128)]) == []
+    assert any("in chunks" in note for note in notes(9, [attention("fp16", 3, 9, 64)]))
     assert any("bf16" in note for note in notes(8, [attention("bf16", 3, 3, 64)]))
     assert notes(9, [attention("fp16", 3, 3, 64, batch=2)]) == []  # a whole batch was recorded
     assert any("several sequences" in note for note in notes(8, [attention("fp16", 3, 3, 64, batch=2)]))
