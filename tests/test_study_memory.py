@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import resource
 
 import pytest
@@ -40,7 +41,9 @@ def test_a_variant_that_runs_out_of_memory_fails_alone(wide, tmp_path, gpus):
     assert resource.getrlimit(resource.RLIMIT_AS) == before
     (error,) = result.errors
     assert (error.variant, error.stage) == ("large", "replay")
-    assert f"you tried to allocate {TENSOR} bytes" in error.error
+    refused = re.search(r"you tried to allocate (\d+) bytes", error.error)
+    assert refused, error.error
+    assert int(refused[1]) >= TENSOR  # the first that does not fit, which depends on what the process holds already
     assert "\n" not in error.error
     cells = {(cell.claimed, cell.verified) for cell in result.cells}
     assert cells == {(claim, v) for claim in references for v in ("one", "long")} | {("one", "large")}
