@@ -58,21 +58,18 @@ NativeForms::Service& NativeForms::service(const Plan& plan, int64_t rows) {
   const std::pair key(plan.m, rows);
   auto found = services_.find(key);
   if (found == services_.end()) {
-    const std::optional<Plan> part = plan_of_rows(plan, rows);
-    Service made = part ? make_service(*part) : Service{};
-    if (made.kernel != nullptr) {
-      made.weight = form(*made.kernel, *part);
-      if (made.weight == nullptr) made = {};
-    }
+    Service made;
+    if (const std::optional<Plan> part = plan_of_rows(plan, rows)) made = make_service(*part);
     found = services_.emplace(key, std::move(made)).first;
   }
   return found->second;
 }
 
-NativeForms::Service NativeForms::make_service(const Plan& plan) const {
+NativeForms::Service NativeForms::make_service(const Plan& plan) {
   const cuda::NativeKernel* kernel = cuda::find_native_kernel(plan, machine_.gpu.compute_capability);
-  if (kernel == nullptr) return {};
-  return {kernel, nullptr, kernel->prepare(plan, machine_.gpu, machine_.memory, machine_.stream)};
+  const cuda::NativeWeight* weight = kernel ? form(*kernel, plan) : nullptr;
+  if (weight == nullptr) return {};
+  return {kernel, weight, kernel->prepare(plan, machine_.gpu, machine_.memory, machine_.stream)};
 }
 
 const cuda::NativeWeight* NativeForms::form(const cuda::NativeKernel& kernel, const Plan& plan) {

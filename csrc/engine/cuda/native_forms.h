@@ -44,7 +44,7 @@ class NativeForms {
     std::unique_ptr<cuda::NativeCall> call;  // null: no kernel serves these rows of such calls
   };
   Service& service(const Plan& plan, int64_t rows);
-  Service make_service(const Plan& plan) const;
+  Service make_service(const Plan& plan);
   const cuda::NativeWeight* form(const cuda::NativeKernel& kernel, const Plan& plan);
 
   CudaMachine& machine_;
