@@ -102,7 +102,7 @@ std::vector<std::string> all_words(const DeviceProfile& device) {
   append_words(words, device.title);
   for (const std::string_view word : kVendorWords) words.emplace_back(word);
   for (size_t i = 0, n = words.size(); i < n; ++i) {  // 80gb is also 80g and 80
-    const std::string word = words[i];  // no reference: words grows
+    const std::string word = words[i];                // no reference: words grows
     if (word.size() < 4 || word.compare(word.size() - 2, 2, "gb") != 0) continue;
     words.push_back(word.substr(0, word.size() - 1));
     words.push_back(word.substr(0, word.size() - 2));
