@@ -22,6 +22,14 @@ from qforensics.checkpoints import Checkpoint
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
+#: fields of a model that every packed format takes
+PACKABLE = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 512}
+#: method of `quantize` -> variants of its checkpoints
+METHODS = {
+    "awq": ("awq", "awq_marlin"), "gptq": ("gptq", "gptq_marlin"), "compressed-tensors": ("gptq_marlin",),
+    "pytorch_int4": ("pytorch_int4",),
+}  # fmt: skip
+
 LLAMA3_ROPE = {
     "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 96,

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
+
+from qforensics import kernels
 
 FAMILIES = ["normal", "wide", "cancelling", "subnormal", "zeros", "special"]
 
@@ -27,6 +30,14 @@ def activations_of(family: str, m: int, k: int, rng: np.random.Generator) -> np.
         return x.astype(np.float16)
 
 
+def as_bfloat16(family: str, x: np.ndarray) -> np.ndarray:
+    """The rows of `activations_of` in bf16; wide ones use the room that it has."""
+    wide = x.astype(np.float32)
+    if family == "wide":
+        wide *= 2.0 ** np.random.default_rng(5).integers(-90, 60, x.shape)
+    return wide.astype(ml_dtypes.bfloat16)
+
+
 def problem(family: str, m: int, n: int, k: int, group: int, seed: int) -> tuple[Any, ...]:
     rng = np.random.default_rng(seed)
     groups = 1 if group == -1 else k // group
@@ -46,3 +57,10 @@ def assert_equal_bits(found: np.ndarray, wanted: np.ndarray) -> None:
         at = tuple(wrong[0])
         pytest.fail(f"{len(wrong)} of {found.size} outputs differ, first at {at}: {found.view(bits)[at]:#x} "
                     f"instead of {wanted.view(bits)[at]:#x}")  # fmt: skip
+
+
+def assert_native_equals_cpu(kernel: str, inputs: tuple[Any, ...], **call: Any) -> np.ndarray:
+    """`kernels.emulate` natively and on the CPU; returns its outputs."""
+    wanted = kernels.emulate(kernel, *inputs, **call)
+    assert_equal_bits(kernels.emulate(kernel, *inputs, executor="native", **call), wanted)
+    return wanted

@@ -9,18 +9,13 @@ import pytest
 
 import qforensics as qf
 from conftest import TRACES
-from family_models import DTYPES, FAMILIES, tokens, write_model
+from family_models import DTYPES, FAMILIES, METHODS, PACKABLE, tokens, write_model
 from qforensics import _core, prepare
 from qforensics.plans import make_plan
 from qforensics.quantize import quantize_checkpoint
 from random_engine import RandomEngine
 
 RUNS = TRACES / "vllm-0.21.0-h200"
-SHAPE = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 512}
-METHODS = {
-    "awq": ("awq", "awq_marlin"), "gptq": ("gptq", "gptq_marlin"), "compressed-tensors": ("gptq_marlin",),
-    "pytorch_int4": ("pytorch_int4",),
-}  # fmt: skip
 
 
 def same_runs(path: Path, **options: object) -> qf.Trace:
@@ -62,7 +57,7 @@ def test_the_fp32_profile_has_the_cpus_bits(tmp_path, family):
 @pytest.mark.parametrize("family", ["qwen2", "qwen3"])
 def test_every_int4_variant_has_the_cpus_bits(tmp_path, family, method, device):
     """gptq races: the drawn order is the same, too."""
-    write_model(tmp_path / "source", family, DTYPES["fp16"], **SHAPE)
+    write_model(tmp_path / "source", family, DTYPES["fp16"], **PACKABLE)
     quantize_checkpoint(tmp_path / "source", tmp_path / "int4", method=method, group_size=64)
     for variant in METHODS[method]:
         same_runs(tmp_path / "int4", variant=variant, device=device, seed=3)

@@ -9,18 +9,13 @@ import pytest
 
 import qforensics as qf
 from conftest import TRACES
-from family_models import DTYPES, FAMILIES, tokens, write_model
+from family_models import DTYPES, FAMILIES, METHODS, PACKABLE, tokens, write_model
 from qforensics import _core, prepare
 from qforensics.quantize import quantize_checkpoint
 from random_engine import RandomEngine
 
 RUNS = TRACES / "vllm-0.21.0-h200"
-SHAPE = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 512}
-METHODS = {
-    "awq": ("awq", "awq_marlin"), "gptq": ("gptq", "gptq_marlin"), "compressed-tensors": ("gptq_marlin",),
-    "pytorch_int4": ("pytorch_int4",),
-}  # fmt: skip
-#: What runs natively at M = 1 on a Hopper GPU, by the variant (the Marlin names run Machete there).
+#: What runs natively at M = 1 on a Hopper GPU, by the variant; the Marlin names, not looked at, run Machete.
 NATIVE = {"awq": "kernel awq", "gptq": "kernel exllama",
           "pytorch_int4": "kernel tinygemm"}  # fmt: skip
 
@@ -72,7 +67,7 @@ def test_every_family_has_the_cpus_bits(tmp_path, family, dtype, device):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_int4_variant_has_the_cpus_bits(tmp_path, method, device, rows):
     """gptq races: the drawn order is the same, too."""
-    write_model(tmp_path / "source", "qwen3", DTYPES["fp16"], **SHAPE)
+    write_model(tmp_path / "source", "qwen3", DTYPES["fp16"], **PACKABLE)
     quantize_checkpoint(tmp_path / "source", tmp_path / "int4", method=method, group_size=64)
     for variant in METHODS[method]:
         ran = same_runs(tmp_path / "int4", rows=rows, variant=variant, device=device, seed=3).provenance["executor"]

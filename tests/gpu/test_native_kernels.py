@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gpu_problems import FAMILIES, assert_equal_bits, problem
+from gpu_problems import FAMILIES, as_bfloat16, assert_equal_bits, assert_native_equals_cpu, problem
 from qforensics import _core, kernels, plans
 from vector_cases import Case, all_cases, assert_same_bits, parameters
 
@@ -18,24 +18,18 @@ MULTIPLE = {"awq": (64, 32), "exllama": (8, 8), "tinygemm": (8, 16)}  # of N, of
 def inputs_for(kernel: str, family: str, m: int, n: int, k: int, group: int, seed: int) -> tuple[Any, ...]:
     x, codes, zeros, scales = problem(family, m, n, k, group, seed)
     if DTYPE[kernel] == "bf16":
-        x = x.astype(np.float32)
-        if family == "wide":  # bf16 has room for more
-            x *= 2.0 ** np.random.default_rng(5).integers(-90, 60, x.shape)
-        x = x.astype(ml_dtypes.bfloat16)
+        x = as_bfloat16(family, x)
     return x, codes, zeros, scales
 
 
-def assert_native_equals_cpu(kernel: str, inputs: tuple[Any, ...], group: int, **call: Any) -> np.ndarray:
-    given = {"group_size": group, "device": "h200", "seed": 7, **call}
-    wanted = kernels.emulate(kernel, *inputs, **given)
-    assert_equal_bits(kernels.emulate(kernel, *inputs, executor="native", **given), wanted)
-    return wanted
+def assert_native_equals_h200(kernel: str, inputs: tuple[Any, ...], group: int, **call: Any) -> np.ndarray:
+    return assert_native_equals_cpu(kernel, inputs, **{"group_size": group, "device": "h200", "seed": 7, **call})
 
 
 @pytest.mark.parametrize("case", parameters(RECORDED))
 def test_recorded_bits(case: Case) -> None:
     if case.outputs_that_vary:
-        assert_native_equals_cpu(case.kernel, case.inputs(), case.group, deterministic=True, **case.options)
+        assert_native_equals_h200(case.kernel, case.inputs(), case.group, deterministic=True, **case.options)
         return
     call = {"group_size": case.group, "device": "h200", "seed": 1, **case.options}
     assert_same_bits(kernels.emulate(case.kernel, *case.inputs(), executor="native", **call), case.outputs(), case)
@@ -45,7 +39,7 @@ def test_recorded_bits(case: Case) -> None:
 @pytest.mark.parametrize("kernel", DTYPE)
 @pytest.mark.parametrize("m", [1, 3, 8, 9, 16, 31, 50])
 def test_rows(kernel: str, family: str, m: int) -> None:
-    assert_native_equals_cpu(kernel, inputs_for(kernel, family, m, 320, 1536, 128, m), 128)
+    assert_native_equals_h200(kernel, inputs_for(kernel, family, m, 320, 1536, 128, m), 128)
 
 
 @pytest.mark.parametrize("kernel", DTYPE)
@@ -53,7 +47,7 @@ def test_rows(kernel: str, family: str, m: int) -> None:
 @pytest.mark.parametrize(("n", "k"), [(64, 128), (192, 512), (576, 1152), (4096, 256), (128, 4096), (64, 12288)])
 @pytest.mark.parametrize("m", [2, 20])
 def test_shapes_and_groups(kernel: str, group: int, n: int, k: int, m: int) -> None:
-    assert_native_equals_cpu(kernel, inputs_for(kernel, "normal", m, n, k, group, n + k), group)
+    assert_native_equals_h200(kernel, inputs_for(kernel, "normal", m, n, k, group, n + k), group)
 
 
 @pytest.mark.parametrize("kernel", DTYPE)
@@ -61,13 +55,13 @@ def test_shapes_and_groups(kernel: str, group: int, n: int, k: int, m: int) -> N
 def test_smallest_multiples(kernel: str, m: int) -> None:
     n, k = MULTIPLE[kernel]
     for columns, depth in [(n, k), (3 * n, 5 * k), (7 * n, 37 * k), (5 * n, 67 * k)]:
-        assert_native_equals_cpu(kernel, inputs_for(kernel, "wide", m, columns, depth, -1, depth), -1)
+        assert_native_equals_h200(kernel, inputs_for(kernel, "wide", m, columns, depth, -1, depth), -1)
 
 
 @pytest.mark.parametrize("kernel", ["awq", "tinygemm"])
 @pytest.mark.parametrize("m", [64, 65, 130, 255])
 def test_many_rows(kernel: str, m: int) -> None:
-    assert_native_equals_cpu(kernel, inputs_for(kernel, "normal", m, 256, 1024, 128, m), 128)
+    assert_native_equals_h200(kernel, inputs_for(kernel, "normal", m, 256, 1024, 128, m), 128)
 
 
 @pytest.mark.parametrize("kernel", DTYPE)
@@ -78,39 +72,39 @@ def test_many_rows(kernel: str, m: int) -> None:
 )  # fmt: skip
 def test_every_tile(kernel: str, m: int, n: int, k: int) -> None:
     """Which tile of rows and columns a kernel takes depends on how many blocks there are."""
-    assert_native_equals_cpu(kernel, inputs_for(kernel, "normal", m, n, k, 128, m), 128)
+    assert_native_equals_h200(kernel, inputs_for(kernel, "normal", m, n, k, 128, m), 128)
 
 
 def test_racing_orders_of_many_rows() -> None:
-    assert_native_equals_cpu("exllama", inputs_for("exllama", "normal", 16, 24576, 1024, 128, 1), 128, seed=11)
+    assert_native_equals_h200("exllama", inputs_for("exllama", "normal", 16, 24576, 1024, 128, 1), 128, seed=11)
 
 
 @pytest.mark.parametrize("kernel", DTYPE)
 def test_scales_that_are_no_numbers(kernel: str) -> None:
     x, codes, zeros, scales = inputs_for(kernel, "normal", 20, 256, 1024, 64, 3)
     scales[3, 7], scales[2, 100], scales[9, 40:60], scales[5, 200] = np.inf, np.nan, 2.0**-24, -65504
-    assert_native_equals_cpu(kernel, (x, codes, zeros, scales), 64)
+    assert_native_equals_h200(kernel, (x, codes, zeros, scales), 64)
 
 
 @pytest.mark.parametrize("kernel", DTYPE)
 def test_bias(kernel: str) -> None:
     inputs = inputs_for(kernel, "normal", 9, 128, 1024, 128, 4)
     bias = np.random.default_rng(2).standard_normal(128).astype(inputs[0].dtype)
-    assert_native_equals_cpu(kernel, inputs, 128, bias=bias)
+    assert_native_equals_h200(kernel, inputs, 128, bias=bias)
 
 
 @pytest.mark.parametrize("inner_k_tiles", [2, 4, 8])
 @pytest.mark.parametrize("k", [1024 + 32, 2048 + 64, 896 + 112])
 def test_what_whole_chunks_of_tinygemm_leave_over(inner_k_tiles: int, k: int) -> None:
     inputs = inputs_for("tinygemm", "normal", 17, 64, k, -1, k)
-    assert_native_equals_cpu("tinygemm", inputs, -1, inner_k_tiles=inner_k_tiles)
+    assert_native_equals_h200("tinygemm", inputs, -1, inner_k_tiles=inner_k_tiles)
 
 
 def test_stored_offsets_of_tinygemm() -> None:
     x, codes, zeros, scales = inputs_for("tinygemm", "normal", 5, 128, 1024, 128, 6)
     offsets = np.random.default_rng(3).standard_normal(scales.shape).astype(ml_dtypes.bfloat16).astype(np.float32)
     eight = np.full_like(zeros, 8)
-    assert_native_equals_cpu("tinygemm", (x, codes, eight, scales), 128, offsets=offsets)
+    assert_native_equals_h200("tinygemm", (x, codes, eight, scales), 128, offsets=offsets)
     with pytest.raises(ValueError, match="float offsets"):
         kernels.emulate("tinygemm", x, codes, eight, scales, group_size=128, device="h200", executor="native",
                         offsets=offsets * np.float32(1 + 2.0**-12))  # fmt: skip
@@ -119,9 +113,9 @@ def test_stored_offsets_of_tinygemm() -> None:
 @pytest.mark.parametrize("m", [1, 6])
 def test_racing_orders_are_those_of_the_seed(m: int) -> None:
     inputs = inputs_for("exllama", "normal", m, 320, 4096, 128, m)
-    drawn = assert_native_equals_cpu("exllama", inputs, 128, seed=5)
-    ordered = assert_native_equals_cpu("exllama", inputs, 128, deterministic=True)
-    other = assert_native_equals_cpu("exllama", inputs, 128, seed=6)
+    drawn = assert_native_equals_h200("exllama", inputs, 128, seed=5)
+    ordered = assert_native_equals_h200("exllama", inputs, 128, deterministic=True)
+    other = assert_native_equals_h200("exllama", inputs, 128, seed=6)
     assert (drawn.view(np.uint16) != ordered.view(np.uint16)).any()
     assert (drawn.view(np.uint16) != other.view(np.uint16)).any()
 
@@ -129,7 +123,7 @@ def test_racing_orders_are_those_of_the_seed(m: int) -> None:
 def test_act_order() -> None:
     inputs = inputs_for("exllama", "normal", 6, 256, 1024, 128, 6)
     index = np.random.default_rng(1).permutation(np.repeat(np.arange(8, dtype=np.int32), 128))
-    assert_native_equals_cpu("exllama", inputs, 128, group_index=index)
+    assert_native_equals_h200("exllama", inputs, 128, group_index=index)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -140,7 +134,7 @@ def test_act_order() -> None:
 )  # fmt: skip
 def test_one_walk(family: str, dtype: Any, m: int, n: int, k: int, group: int) -> None:
     x, *weight = problem(family, m, n, k, group, m)
-    assert_native_equals_cpu("cublas", (x.astype(dtype), *weight), group, split=1)
+    assert_native_equals_h200("cublas", (x.astype(dtype), *weight), group, split=1)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -174,9 +168,9 @@ def test_one_walk_over_numbers_for_few_rows(m: int, n: int, k: int, dtype: str, 
 def test_awq_from_256_rows() -> None:
     inputs = problem("normal", 256, 512, 1024, 128, 1)
     bias = np.random.default_rng(2).standard_normal(512).astype(np.float16)
-    assert_native_equals_cpu("awq", inputs, 128)
-    assert_native_equals_cpu("awq", inputs, 128, bias=bias)
-    assert_native_equals_cpu("cublas", inputs, 128, split=1, bias=bias)
+    assert_native_equals_h200("awq", inputs, 128)
+    assert_native_equals_h200("awq", inputs, 128, bias=bias)
+    assert_native_equals_h200("cublas", inputs, 128, split=1, bias=bias)
 
 
 def test_split_walks_are_refused() -> None:

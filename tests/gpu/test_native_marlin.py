@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
-from test_cuda_emulator import FAMILIES, assert_equal_bits, problem
 
+from gpu_problems import FAMILIES, as_bfloat16, assert_native_equals_cpu, problem
 from qforensics import kernels
 from qforensics.devices import device
 from vector_cases import Case, assert_same_bits, cases, parameters
@@ -24,17 +23,8 @@ def inputs_of(
     if symmetric:
         zeros = np.full_like(zeros, 8)
     if dtype == "bf16":
-        wide = x.astype(np.float32)
-        if family == "wide":  # bf16 has room for more
-            wide *= 2.0 ** np.random.default_rng(5).integers(-90, 60, x.shape)
-        x = wide.astype(ml_dtypes.bfloat16)
+        x = as_bfloat16(family, x)
     return x, codes, zeros, scales
-
-
-def assert_native_equals_cpu(inputs: tuple[Any, ...], kernel: str = "marlin", **call: Any) -> np.ndarray:
-    wanted = kernels.emulate(kernel, *inputs, **call)
-    assert_equal_bits(kernels.emulate(kernel, *inputs, executor="native", **call), wanted)
-    return wanted
 
 
 @pytest.mark.parametrize("case", parameters(RECORDED))
@@ -51,7 +41,7 @@ def test_rows_and_groups(m: int, group: int, dtype: str, symmetric: bool) -> Non
     n, k = SHAPES[(m + group) % len(SHAPES)]
     group = 64 if group == 128 and k % 128 else group
     inputs = inputs_of("normal", m, n, k, group, symmetric=symmetric, dtype=dtype, seed=m)
-    assert_native_equals_cpu(inputs, group_size=group, device="h200")
+    assert_native_equals_cpu("marlin", inputs, group_size=group, device="h200")
 
 
 @pytest.mark.parametrize(("n", "k"), SHAPES)
@@ -59,7 +49,7 @@ def test_rows_and_groups(m: int, group: int, dtype: str, symmetric: bool) -> Non
 @pytest.mark.parametrize("fp32_reduce", [True, False])
 def test_shapes_and_reduction(n: int, k: int, m: int, fp32_reduce: bool) -> None:
     inputs = inputs_of("normal", m, n, k, 64, seed=n)
-    assert_native_equals_cpu(inputs, group_size=64, device="h200", fp32_reduce=fp32_reduce)
+    assert_native_equals_cpu("marlin", inputs, group_size=64, device="h200", fp32_reduce=fp32_reduce)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -68,7 +58,7 @@ def test_shapes_and_reduction(n: int, k: int, m: int, fp32_reduce: bool) -> None
 @pytest.mark.parametrize("group", [-1, 128])
 def test_hard_numbers(family: str, dtype: str, m: int, group: int) -> None:
     inputs = inputs_of(family, m, 1024, 2048, group, dtype=dtype, seed=m)
-    assert_native_equals_cpu(inputs, group_size=group, device="h200")
+    assert_native_equals_cpu("marlin", inputs, group_size=group, device="h200")
 
 
 @pytest.mark.parametrize("group", [-1, 128])
@@ -76,22 +66,22 @@ def test_hard_numbers(family: str, dtype: str, m: int, group: int) -> None:
 def test_bias(group: int, dtype: str) -> None:
     inputs = inputs_of("normal", 20, 512, 1024, group, dtype=dtype)
     bias = np.random.default_rng(2).standard_normal(512).astype(inputs[0].dtype)
-    without = assert_native_equals_cpu(inputs, group_size=group, device="h200")
-    found = assert_native_equals_cpu(inputs, group_size=group, device="h200", bias=bias)
+    without = assert_native_equals_cpu("marlin", inputs, group_size=group, device="h200")
+    found = assert_native_equals_cpu("marlin", inputs, group_size=group, device="h200", bias=bias)
     assert (found.view(np.uint16) != without.view(np.uint16)).any()
 
 
 @pytest.mark.parametrize(("n", "k"), [(6144, 4096), (4096, 4096), (24576, 4096), (4096, 12288)])
 @pytest.mark.parametrize("m", [1, 16, 64])
 def test_qwen3_8b(n: int, k: int, m: int) -> None:
-    assert_native_equals_cpu(inputs_of("normal", m, n, k, 128, seed=m), group_size=128, device="h200")
+    assert_native_equals_cpu("marlin", inputs_of("normal", m, n, k, 128, seed=m), group_size=128, device="h200")
 
 
 def test_another_gpus_order() -> None:
     """108 SMs cut K elsewhere: the bits follow the plan, not the GPU."""
     inputs = inputs_of("normal", 16, 6144, 4096, 128)
-    ours = assert_native_equals_cpu(inputs, group_size=128, device="h200")
-    other = assert_native_equals_cpu(inputs, group_size=128, device=device("h200").ordered_as("a100"))
+    ours = assert_native_equals_cpu("marlin", inputs, group_size=128, device="h200")
+    other = assert_native_equals_cpu("marlin", inputs, group_size=128, device=device("h200").ordered_as("a100"))
     assert (ours.view(np.uint16) != other.view(np.uint16)).any()
 
 
@@ -101,7 +91,7 @@ def test_one_order_for_every_batch(n: int, k: int, group: int, dtype: str) -> No
     """marlin_invariant: a row's bits do not depend on the rows beside it; Marlin's do."""
     inputs = inputs_of("normal", 130, n, k, group, dtype=dtype)
     call: dict[str, Any] = {"group_size": group, "device": "h200"}
-    together = assert_native_equals_cpu(inputs, kernel="marlin_invariant", **call).view(np.uint16)
+    together = assert_native_equals_cpu("marlin_invariant", inputs, **call).view(np.uint16)
     for rows in (slice(0, 1), slice(7, 23), slice(60, 124)):
         part = (inputs[0][rows], *inputs[1:])
         alone = kernels.emulate("marlin_invariant", *part, executor="native", **call).view(np.uint16)

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
-from gpu_problems import FAMILIES, assert_equal_bits, problem
+from gpu_problems import FAMILIES, as_bfloat16, assert_native_equals_cpu, problem
 from qforensics import _core, kernels, plans
 from test_recorded_shapes import GEMMS, gemm_differing
 from vector_cases import Case, all_cases, assert_same_bits, parameters
@@ -24,18 +23,12 @@ def inputs_of(
     x, codes, zeros, scales = problem(family, m, n, k, group, seed)
     zeros = np.full_like(zeros, 8) if symmetric else np.random.default_rng(seed).integers(0, 16, zeros.shape, np.uint8)
     if dtype == "bf16":
-        wide = x.astype(np.float32)
-        if family == "wide":  # bf16 has room for more
-            wide *= 2.0 ** np.random.default_rng(5).integers(-90, 60, x.shape)
-        x = wide.astype(ml_dtypes.bfloat16)
+        x = as_bfloat16(family, x)
     return x, codes, zeros, scales
 
 
-def assert_native_equals_cpu(kernel: str, inputs: tuple[Any, ...], group: int, **call: Any) -> np.ndarray:
-    given = {"group_size": group, "device": "h200", **call}
-    wanted = kernels.emulate(kernel, *inputs, **given)
-    assert_equal_bits(kernels.emulate(kernel, *inputs, executor="native", **given), wanted)
-    return wanted
+def assert_native_equals_h200(kernel: str, inputs: tuple[Any, ...], group: int, **call: Any) -> np.ndarray:
+    return assert_native_equals_cpu(kernel, inputs, **{"group_size": group, "device": "h200", **call})
 
 
 @pytest.mark.parametrize("case", parameters(RECORDED))
@@ -56,7 +49,7 @@ def test_machete(m: int, n: int, k: int, dtype: str) -> None:
     group = (128, 64, -1)[m % 3] if k % 128 == 0 else 64
     symmetric = (m + k // 64) % 2 == 0
     inputs = inputs_of("normal", m, n, k, group, symmetric=symmetric, dtype=dtype, seed=m)
-    assert_native_equals_cpu("machete", inputs, group, symmetric=symmetric)
+    assert_native_equals_h200("machete", inputs, group, symmetric=symmetric)
 
 
 @pytest.mark.parametrize("split", [0, 1, 3, 8])
@@ -65,7 +58,7 @@ def test_machete(m: int, n: int, k: int, dtype: str) -> None:
 def test_hgemm(m: int, n: int, k: int, split: int) -> None:
     group = (128, 64, -1)[m % 3] if k % 128 == 0 else 64
     inputs = inputs_of("normal", m, n, k, group, symmetric=m == 64, seed=m)
-    assert_native_equals_cpu("hgemm", inputs, group, split=split)
+    assert_native_equals_h200("hgemm", inputs, group, split=split)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -74,9 +67,9 @@ def test_hgemm(m: int, n: int, k: int, split: int) -> None:
 def test_hard_numbers(family: str, symmetric: bool, m: int) -> None:
     for dtype in ("fp16", "bf16"):
         inputs = inputs_of(family, m, 512, 2048, 128, symmetric=symmetric, dtype=dtype, seed=m)
-        assert_native_equals_cpu("machete", inputs, 128, symmetric=symmetric)
+        assert_native_equals_h200("machete", inputs, 128, symmetric=symmetric)
     inputs = inputs_of(family, m, 512, 2048, 128, symmetric=symmetric, seed=m)
-    assert_native_equals_cpu("hgemm", inputs, 128, split=4)
+    assert_native_equals_h200("hgemm", inputs, 128, split=4)
 
 
 @pytest.mark.parametrize(("kernel", "dtype"), [("machete", "fp16"), ("machete", "bf16"), ("hgemm", "fp16")])
@@ -84,20 +77,20 @@ def test_scales_that_are_no_numbers(kernel: str, dtype: str) -> None:
     for symmetric in (True, False):
         x, codes, zeros, scales = inputs_of("normal", 70, 256, 1024, 64, symmetric=symmetric, dtype=dtype, seed=3)
         scales[3, 7], scales[2, 100], scales[9, 40:60], scales[5, 200] = np.inf, np.nan, 2.0**-24, -65504
-        assert_native_equals_cpu(kernel, (x, codes, zeros, scales), 64, symmetric=symmetric)
+        assert_native_equals_h200(kernel, (x, codes, zeros, scales), 64, symmetric=symmetric)
 
 
 @pytest.mark.parametrize("device", ["h100 pcie", "h100 sxm"])
 @pytest.mark.parametrize("m", [1, 40, 100, 300])
 def test_partitions_of_other_devices(device: str, m: int) -> None:
-    assert_native_equals_cpu("machete", inputs_of("normal", m, 4096, 2048, 128, seed=m), 128, device=device)
+    assert_native_equals_h200("machete", inputs_of("normal", m, 4096, 2048, 128, seed=m), 128, device=device)
 
 
 def test_bias_of_hgemm() -> None:
     inputs = inputs_of("normal", 90, 384, 1024, 128)
     bias = np.random.default_rng(2).standard_normal(384).astype(np.float16)
-    assert_native_equals_cpu("hgemm", inputs, 128, bias=bias, split=2)
-    assert_native_equals_cpu("exllama", inputs, 128, bias=bias)
+    assert_native_equals_h200("hgemm", inputs, 128, bias=bias, split=2)
+    assert_native_equals_h200("exllama", inputs, 128, bias=bias)
 
 
 def test_another_order_shows() -> None:

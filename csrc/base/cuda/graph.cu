@@ -1,17 +1,10 @@
 #include "base/cuda/graph.h"
 
 #include "base/cuda/check.h"
+#include "base/cuda/stream.h"
 
 namespace qf::cuda {
 namespace {
-
-struct Stream {
-  cudaStream_t stream{};
-  Stream() { check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"); }
-  ~Stream() { cudaStreamDestroy(stream); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-};
 
 /// Recording, from the start to take(); one that is left before is thrown away.
 class Capture {

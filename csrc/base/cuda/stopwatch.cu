@@ -2,6 +2,7 @@
 
 #include "base/cuda/check.h"
 #include "base/cuda/graph.h"
+#include "base/cuda/stream.h"
 
 namespace qf::cuda {
 namespace {
@@ -12,14 +13,6 @@ struct Event {
   ~Event() { cudaEventDestroy(event); }
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
-};
-
-struct Stream {
-  cudaStream_t stream{};
-  Stream() { check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"); }
-  ~Stream() { cudaStreamDestroy(stream); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
 };
 
 }  // namespace

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "kernels/native/overlap.cuh"
+#include "base/cuda/overlap.cuh"
 
 namespace qf::cuda {
 

@@ -14,9 +14,9 @@
 
 #include <cuda_fp16.h>
 
+#include "base/cuda/overlap.cuh"
 #include "kernels/emulate/race_order.h"
 #include "kernels/native/load.cuh"
-#include "kernels/native/overlap.cuh"
 
 namespace qf::cuda {
 

@@ -1,10 +1,10 @@
 // One walk over all of K per output (cuBLAS without splitK, awq from 256 rows): codes become numbers in memory, then a
 // GEMM of Hopper's warpgroup instructions. A tile's shape is free: every output has one accumulator, from +0, k
 // ascending.
+#include "base/cuda/overlap.cuh"
 #include "kernels/native/load.cuh"
 #include "kernels/native/native_kernels.h"
 #include "kernels/native/one_walk_rows.cuh"
-#include "kernels/native/overlap.cuh"
 #include "kernels/native/wgmma.cuh"
 
 namespace qf::cuda {

@@ -8,9 +8,9 @@
 
 #include <algorithm>
 
+#include "base/cuda/overlap.cuh"
 #include "kernels/emulate/cuda/narrow.cuh"
 #include "kernels/native/load.cuh"
-#include "kernels/native/overlap.cuh"
 #include "numerics/cuda/mma.cuh"
 
 namespace qf::cuda {

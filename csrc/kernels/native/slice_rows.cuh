@@ -2,8 +2,8 @@
 // rows.
 #pragma once
 
+#include "base/cuda/overlap.cuh"
 #include "kernels/native/load.cuh"
-#include "kernels/native/overlap.cuh"
 #include "kernels/native/slice_map.h"
 
 namespace qf::cuda {

@@ -3,6 +3,7 @@
 #include "operators/cuda/block_sums.cuh"
 #include "operators/cuda/flash_kernels.h"
 #include "operators/cuda/flash_operand.cuh"
+#include "operators/cuda/flash_sfu.cuh"
 
 namespace qf::cuda {
 namespace {

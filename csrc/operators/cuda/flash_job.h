@@ -46,34 +46,6 @@ struct FlashJob {
   }
 };
 
-/// Special functions of single numbers: the GPU's own unit where it is known to give the tables' bits.
-struct FlashSfu {
-  const SfuView& tables;
-  bool own;
-
-  QF_HD_INLINE float ex2(float x) const {
-#ifdef __CUDA_ARCH__
-    if (own) {
-      float y;
-      asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-      return y;
-    }
-#endif
-    return tables.ex2(x);
-  }
-  QF_HD_INLINE float rcp(float x) const {
-#ifdef __CUDA_ARCH__
-    if (own) {
-      float y;
-      asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-      return y;
-    }
-#endif
-    return tables.rcp(x);
-  }
-  QF_HD_INLINE float lg2(float x) const { return tables.lg2(x); }
-};
-
 /// A partial row's place in FlashJob::partials.
 QF_HD_INLINE int64_t partial_row(const FlashSequence& sequence, int32_t group, int64_t kv_head, int64_t row,
                                  int64_t part) {

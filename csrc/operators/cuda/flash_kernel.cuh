@@ -10,6 +10,7 @@
 
 #include "base/cuda/overlap.cuh"
 #include "operators/cuda/flash_kernels.h"
+#include "operators/cuda/flash_sfu.cuh"
 #include "operators/cuda/flash_softmax.cuh"
 
 namespace qf::cuda {

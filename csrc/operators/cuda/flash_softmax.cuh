@@ -4,6 +4,7 @@
 
 #include "operators/cuda/flash_job.h"
 #include "operators/cuda/flash_operand.cuh"
+#include "operators/cuda/sfu_choice.cuh"
 
 namespace qf::cuda {
 
@@ -20,11 +21,7 @@ struct Ex2 {
   bool own;
 
   __device__ __forceinline__ float operator()(float x) const {
-    if (own) {
-      float y;
-      asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-      return y;
-    }
+    if (own) return OwnUnitSfu{}.ex2(x);
     SfuView view{};
     view.ex2_curve = curve;
     return view.ex2(x);

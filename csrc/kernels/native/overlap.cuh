@@ -1,4 +1,0 @@
-// The native kernels' launches.
-#pragma once
-
-#include "base/cuda/overlap.cuh"
